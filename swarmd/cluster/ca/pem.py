@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from swarmd.cluster.ca.errors import InvalidPEM
 
 CERTIFICATE = "CERTIFICATE"
-_BLOCK = re.compile(
-    rb"-----BEGIN ([^\r\n-][^\r\n]*?)-----[ \t]*\r?\n(.*?)-----END \1-----[ \t]*(?:\r?\n|\Z)", re.S
-)
 _LINE_LENGTH = 64
+_BEGIN, _END, _TAIL = b"-----BEGIN ", b"-----END ", b"-----"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +46,23 @@ def decode(text: bytes) -> tuple[list[Block], bytes]:
     Text before a block is skipped, as is a block whose inside is not base64.
     """
     blocks: list[Block] = []
-    end = 0
-    for match in _BLOCK.finditer(text):
-        block = _block(match[1].decode("latin-1"), match[2])
-        if block is not None:
-            blocks.append(block)
-            end = match.end()
+    label: bytes | None = None
+    inside: list[bytes] = []
+    at = end = 0
+    # One pass over the lines: a search for the end of every beginning would be quadratic.
+    for line in text.splitlines(keepends=True):
+        at += len(line)
+        line = line.strip()
+        if line.startswith(_BEGIN) and line.endswith(_TAIL):
+            label, inside = line[len(_BEGIN) : -len(_TAIL)], []
+        elif label is not None and line == _END + label + _TAIL:
+            block = _block(label.decode("latin-1"), inside)
+            if block is not None:
+                blocks.append(block)
+                end = at
+            label = None
+        elif label is not None:
+            inside.append(line)
     return blocks, text[end:].strip()
 
 
@@ -75,14 +83,15 @@ def normalize(text: bytes) -> bytes:
     return b"".join(encode(Block(block.label, block.der)) for block in blocks)
 
 
-def _block(label: str, inside: bytes) -> Block | None:
+def _block(label: str, inside: list[bytes]) -> Block | None:
     headers: dict[str, str] = {}
-    lines = inside.decode("latin-1").splitlines()
-    while lines and ":" in lines[0]:
-        name, _, value = lines.pop(0).partition(":")
+    start = 0
+    while start < len(inside) and b":" in inside[start]:
+        name, _, value = inside[start].decode("latin-1").partition(":")
         headers[name.strip()] = value.strip()
+        start += 1
     try:
-        der = base64.b64decode("".join(line.strip() for line in lines), validate=True)
+        der = base64.b64decode(b"".join(inside[start:]), validate=True)
     except (binascii.Error, ValueError):
         return None
     return Block(label, der, headers)
