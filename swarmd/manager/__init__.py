@@ -1,4 +1,1 @@
-"""Runs the cluster: the replicated log, and the services a manager offers.
-
-Imports the pure floor, `rpc` and below; knows nothing of faces, nodes or the command line.
-"""
+"""Runs the cluster: the rooms a manager is made of, and the services it offers on port 2377."""
