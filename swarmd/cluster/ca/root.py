@@ -165,9 +165,9 @@ def _signer(
 
 
 def _check_algorithm(certificate: x509.Certificate) -> None:
-    name = certificate.signature_algorithm_oid._name
     algorithm = certificate.signature_algorithm_oid
     if algorithm not in _ALGORITHMS:
+        name = _REFUSED.get(algorithm, algorithm.dotted_string)
         raise InvalidRoot(f"unsupported signature algorithm: {name}")
 
 
@@ -180,6 +180,13 @@ _ALGORITHMS = (
     _OID.ECDSA_WITH_SHA384,
     _OID.ECDSA_WITH_SHA512,
 )
+_REFUSED = {  # as Go names them
+    _OID.ED25519: "Ed25519",
+    _OID.RSA_WITH_SHA1: "SHA1-RSA",
+    _OID.ECDSA_WITH_SHA1: "ECDSA-SHA1",
+    _OID.RSA_WITH_MD5: "MD5-RSA",
+    _OID.RSASSA_PSS: "SHA256-RSAPSS",
+}
 
 
 def _same_face(left: x509.Certificate, right: x509.Certificate) -> bool:
