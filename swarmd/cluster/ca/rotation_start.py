@@ -8,13 +8,13 @@ rules and texts (wire/PROTOCOL 1.8, BEHAVIOUR 4.3). Talking to external CAs is l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from swarmd import api
-from swarmd.base.entropy import Entropy
 from swarmd.base.errors import Internal, InvalidArgument
 from swarmd.cluster.ca import chains, external, pem, root
+from swarmd.cluster.ca.chance import Chance
 from swarmd.cluster.ca.errors import CAError
 from swarmd.cluster.ca.root import RootCA
 
@@ -52,7 +52,7 @@ class _Wish:
     current: api.RootCA
     current_cert: bytes
     cert: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     force_rotate: int
     external: Sequence[api.ExternalCA]
     now: float
@@ -66,7 +66,7 @@ async def start_root_rotation(
     cluster: api.Cluster,
     spec: api.ClusterSpec,
     now: float,
-    entropy: Entropy,
+    entropy: Chance,
     externals: ExternalCAs | None = None,
 ) -> api.RootCA:
     """The root CA object that `cluster` should get together with `spec`.
@@ -103,7 +103,7 @@ async def start_root_rotation(
 
 
 async def _without_cert(
-    wish: _Wish, asker: _Asker, old_urls: list[str], entropy: Entropy
+    wish: _Wish, asker: _Asker, old_urls: list[str], entropy: Chance
 ) -> api.RootCA:
     if wish.current.last_forced_rotation != wish.force_rotate:
         return await _rotate(wish, asker, root.new_root(wish.now, entropy), old_urls)
