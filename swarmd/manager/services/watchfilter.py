@@ -49,9 +49,7 @@ ANNOTATED = (api.Task, api.Resource, api.Extension)  # annotations outside a spe
 
 def annotations(obj: Any) -> api.Annotations:
     """Where an object keeps its name and custom indices."""
-    found: api.Annotations = (
-        obj.annotations if isinstance(obj, ANNOTATED) else obj.spec.annotations
-    )
+    found: api.Annotations = obj.annotations if isinstance(obj, ANNOTATED) else obj.spec.annotations
     return found
 
 
