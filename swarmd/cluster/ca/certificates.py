@@ -7,7 +7,7 @@ manager's own records. `now` is in seconds since the epoch, serial numbers come 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,9 @@ from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swarmd import api
-from swarmd.base.entropy import Entropy
 from swarmd.cluster.ca import chains, keys, pem
 from swarmd.cluster.ca.chains import CA_ROLE, MANAGER, WORKER
+from swarmd.cluster.ca.chance import Chance
 from swarmd.cluster.ca.errors import CAError, InvalidCSR, NoSigner
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class KeyPair:
     """A certificate chain and its key, ready for TLS: plain PEM without headers."""
 
     cert_pem: bytes
-    key_pem: bytes
+    key_pem: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def sign(
     subject: chains.Subject,
     *,
     now: float,
-    entropy: Entropy,
+    entropy: Chance,
     expiry: float = DEFAULT_EXPIRY,
 ) -> bytes:
     """Sign a node certificate: the leaf, followed by the root's intermediates.
@@ -234,7 +234,7 @@ def authority_key(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
-def new_serial(entropy: Entropy) -> int:
+def new_serial(entropy: Chance) -> int:
     """A positive random serial number of at most 159 bits (20 bytes in DER)."""
     raw = bytearray(entropy.token(_SERIAL_BYTES))
     raw[0] &= 0x7F
