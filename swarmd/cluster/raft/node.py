@@ -244,15 +244,20 @@ class RawNode:
         committed = log.next_committed()
         snapshot = log.unstable.next_snapshot()
         hard, soft = self._hard_now(), raft.soft_state()
+        # A configuration once applied must never be forgotten: the members that were needed to
+        # commit it may be gone for good after it (etcd does not sync here).
+        settles = any([entry.Type != NORMAL for entry in committed])
         ready = Ready(
             soft_state=soft if soft != self._soft else None,
-            hard_state=new_hard_state(*hard) if hard != self._hard else None,
+            hard_state=new_hard_state(*hard) if settles or hard != self._hard else None,
             entries=entries,
             snapshot=snapshot,
             committed=committed,
             messages=tuple(raft.outbox),
             read_states=tuple(raft.read_states),
-            must_sync=bool(entries) or snapshot is not None or hard[:2] != self._hard[:2],
+            must_sync=bool(
+                entries or settles or snapshot is not None or hard[:2] != self._hard[:2]
+            ),
         )
         self._accept(ready)
         self._hard, self._soft = hard, soft
