@@ -17,7 +17,7 @@ from typing import Protocol
 
 from swarmd import api
 from swarmd.api import raftpb
-from swarmd.manager.raftnode.errors import DiskDamaged
+from swarmd.manager.raftnode.errors import DiskDamaged, DiskFailed
 from swarmd.manager.raftnode.files import Files
 from swarmd.manager.raftnode.frames import SnapshotMark
 from swarmd.manager.raftnode.segments import Damage
@@ -85,6 +85,7 @@ class RaftDisk:
         self._encryptor = encryptor
         self._rotation: _Rotation | None = None
         self._snapshot_index = 0
+        self._current_key_index = 0  # newest snapshot sealed with the key in use
 
     @staticmethod
     def exists(directory: Path) -> bool:
@@ -170,6 +171,11 @@ class RaftDisk:
 
     # Writing
 
+    @property
+    def failure(self) -> DiskFailed | None:
+        """Why the log is shut, once a write or sync failed."""
+        return self._wal.failure
+
     def save(
         self,
         hard_state: raftpb.HardState | None,
@@ -188,13 +194,17 @@ class RaftDisk:
 
     def write_snapshot(self, snapshot: raftpb.Snapshot) -> None:
         """Write the file of a marked snapshot. Raises OSError; the older ones still count."""
-        self._snapshots.save(_sealed_snapshot(snapshot, self._encryptor))
+        encryptor = self._encryptor
+        self._snapshots.save(_sealed_snapshot(snapshot, encryptor))
         self._snapshot_index = max(self._snapshot_index, snapshot.metadata.index)
+        if encryptor is self._encryptor:
+            self._current_key_index = self._snapshot_index
 
-    def save_snapshot(self, snapshot: raftpb.Snapshot) -> None:
-        """Mark and write a snapshot (in clear) in one go."""
+    def adopt_snapshot(self, snapshot: raftpb.Snapshot) -> None:
+        """Mark and write a snapshot that replaces the log. Raises `DiskFailed`."""
         self.mark_snapshot(snapshot.metadata)
-        self.write_snapshot(snapshot)
+        with self._wal.latched("write snapshot for", self._wal.tail_path):
+            self.write_snapshot(snapshot)
 
     def purge(self, keep_old: int) -> None:
         """Delete snapshots beyond the newest and `keep_old` older ones, and log behind them.
@@ -203,7 +213,7 @@ class RaftDisk:
         with the old key is kept, whatever `keep_old` says.
         """
         rotation = self._rotation
-        finished = rotation is not None and self._snapshot_index >= rotation.index
+        finished = rotation is not None and self._current_key_index >= rotation.index
         oldest = self._snapshots.purge(0 if finished else keep_old)
         self._wal.release(oldest)
         if finished and rotation is not None:
@@ -225,6 +235,7 @@ class RaftDisk:
         """
         self._wal.cut()
         self._encryptor = encryptor
+        self._current_key_index = 0
         # A snapshot already at the last index was sealed with the old key: wait for the next.
         index = max(self._wal.last_index, self._snapshot_index + 1)
         self._rotation = _Rotation(index, done)

@@ -84,7 +84,7 @@ class Wal:
         wal = cls(directory, files or Files(), segment_bytes)
         wal._metadata = metadata
         temporary = directory.with_name(directory.name + ".tmp")
-        with wal._latched("create", temporary):
+        with wal.latched("create", temporary):
             shutil.rmtree(temporary, ignore_errors=True)
             wal._files.make_dir(temporary)
             name = SegmentName(temporary / _name(0, 0), 0, 0)
@@ -111,7 +111,7 @@ class Wal:
         if not wal._segments:
             raise DiskDamaged(str(directory), None, "no log segment in it")
         tail = wal._segments[-1].path
-        with wal._latched("open", tail):
+        with wal.latched("open", tail):
             wal._fd = wal._files.open(tail)
             if not wal._files.lock(wal._fd):
                 raise BlockingIOError(11, "in use by another process")
@@ -163,7 +163,7 @@ class Wal:
         self._state = content.hard_state if _is_set(content.hard_state) else None
         self.last_index = content.last_index
         self._read = {}
-        with self._latched("repair", tail.path):
+        with self.latched("repair", tail.path):
             if segment.torn is not None:
                 self._files.truncate(self._fd, segment.end)
             if segment.torn is not None or os.fstat(self._fd).st_size < self._segment_bytes:
@@ -196,7 +196,7 @@ class Wal:
 
         Raises `DiskFailed`, from then on always.
         """
-        with self._latched("write to", self._segments[-1].path):
+        with self.latched("write to", self._segments[-1].path):
             self._put(self._encode(hard_state, entries))
             if self._offset >= self._segment_bytes:
                 self._cut(self.last_index + 1)
@@ -205,7 +205,7 @@ class Wal:
 
     def mark_snapshot(self, mark: SnapshotMark, conf_state: raftpb.ConfState) -> None:
         """Note durably that a snapshot exists (or is about to). Raises `DiskFailed`."""
-        with self._latched("write to", self._segments[-1].path):
+        with self.latched("write to", self._segments[-1].path):
             self._put(self._frame(Kind.SNAPSHOT, mark.encode(conf_state)))
             self.last_index = max(self.last_index, mark.index)
             self._files.sync(self._fd)
@@ -216,7 +216,7 @@ class Wal:
         Its name carries the last index rather than the next one: readers pick the last
         segment not above their snapshot's index, and this one is complete for that index.
         """
-        with self._latched("write to", self._segments[-1].path):
+        with self.latched("write to", self._segments[-1].path):
             self._cut(self.last_index)
 
     def release(self, index: int) -> None:
@@ -224,7 +224,7 @@ class Wal:
         needed = max((i for i, s in enumerate(self._segments) if s.index <= index), default=0)
         if needed == 0:
             return
-        with self._latched("delete from", self._directory):
+        with self.latched("delete from", self._directory):
             for name in self._segments[:needed]:
                 self._files.remove(name.path)
             self._segments = self._segments[needed:]
@@ -239,7 +239,8 @@ class Wal:
     # Inside
 
     @contextlib.contextmanager
-    def _latched(self, action: str, path: Path) -> Iterator[None]:
+    def latched(self, action: str, path: Path) -> Iterator[None]:
+        """Turn an OSError into `DiskFailed`, now and at every later use of the log."""
         if self._failed is not None:
             raise self._failed
         try:
