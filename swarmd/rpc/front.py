@@ -83,6 +83,7 @@ class Front:
         clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None], str], object],
         limits: Limits,
+        refusals: Refusals,
     ) -> None:
         self._backend = backend
         self._credentials = credentials
@@ -90,7 +91,7 @@ class Front:
         self._clock = clock
         self._spawn = spawn
         self._limits = limits
-        self._refusals = Refusals(limits, clock)
+        self._refusals = refusals
         self._listeners: list[asyncio.Server] = []
         self._links: set[Visitor] = set()
         self._pending: Counter[str] = Counter()

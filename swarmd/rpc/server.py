@@ -25,7 +25,7 @@ from swarmd.base.entropy import Entropy, SystemEntropy
 from swarmd.base.errors import Code, Internal, InvariantViolation, SwarmError, Unavailable
 from swarmd.rpc import identity, methods
 from swarmd.rpc.authorize import authorize
-from swarmd.rpc.front import Front, Limits
+from swarmd.rpc.front import Front, Limits, Refusals
 from swarmd.rpc.leaderproxy import LeaderProxy, Origin
 from swarmd.rpc.methods import Bound, Method
 from swarmd.rpc.peer import Authorizer, Leadership, Peer
@@ -70,6 +70,8 @@ class Server:
         self._limits = front_limits or Limits()
         self._registry = Registry(entropy or SystemEntropy())
         self._calls = ActiveCalls()
+        self.refusals = Refusals(self._limits, self._clock)
+        """Where everything turned away is counted and logged."""
         self._broken: asyncio.Future[None] | None = None
         desk = _Desk(self, authorizer, LeaderProxy(leadership))
         self._handlers = desk.handlers(methods.bind(services))
@@ -120,6 +122,7 @@ class Server:
                         self._clock,
                         tasks.spawn,
                         self._limits,
+                        self.refusals,
                     )
                     try:
                         self.addresses = await front.listen(listen)
@@ -162,24 +165,28 @@ class _Desk:
         self._proxy = proxy
 
     def handlers(self, bound: dict[str, Bound]) -> dict[str, Any]:
-        """gRPC handlers by path."""
+        """gRPC handlers by path.
+
+        All are told to gRPC as taking a stream: so the caller is checked before its message
+        is taken in, and we see when that message never comes.
+        """
         made = {}
         for path, item in bound.items():
             method = item.method
             if method.client_streaming:
                 made[path] = grpc.stream_unary_rpc_method_handler(self._client_stream(item))
             elif method.server_streaming:
-                made[path] = grpc.unary_stream_rpc_method_handler(self._server_stream(item))
+                made[path] = grpc.stream_stream_rpc_method_handler(self._server_stream(item))
             else:
-                made[path] = grpc.unary_unary_rpc_method_handler(self._unary(item))
+                made[path] = grpc.stream_unary_rpc_method_handler(self._unary(item))
         return made
 
-    def _unary(self, bound: Bound) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _unary(self, bound: Bound) -> Callable[[Any, Any], Awaitable[bytes]]:
         method, handler, proxy = bound.method, bound.handler, self._proxy
         seconds = _SECONDS.labels(method.short)
 
-        async def answer(raw: bytes, peer: Peer, origin: Origin) -> bytes:
-            request = _parse(method, raw)
+        async def answer(context: Any, peer: Peer, origin: Origin) -> bytes:
+            request = _parse(method, await self._request(method, context, origin))
             if method.proxied:
                 response = await proxy.unary(
                     method, request, origin, lambda: handler(request, peer)
@@ -188,20 +195,20 @@ class _Desk:
                 response = await handler(request, peer)
             return bytes(response.SerializeToString())
 
-        async def serve(raw: bytes, context: Any) -> bytes:
+        async def serve(_: Any, context: Any) -> bytes:
             with seconds.time():
                 answered: bytes = await self._pass(
-                    method, context, lambda peer, origin: answer(raw, peer, origin)
+                    method, context, lambda peer, origin: answer(context, peer, origin)
                 )
                 return answered
 
         return serve
 
-    def _server_stream(self, bound: Bound) -> Callable[[bytes, Any], Awaitable[None]]:
+    def _server_stream(self, bound: Bound) -> Callable[[Any, Any], Awaitable[None]]:
         method, handler, proxy = bound.method, bound.handler, self._proxy
 
-        async def answer(raw: bytes, context: Any, peer: Peer, origin: Origin) -> None:
-            request = _parse(method, raw)
+        async def answer(context: Any, peer: Peer, origin: Origin) -> None:
+            request = _parse(method, await self._request(method, context, origin))
             if method.proxied:
                 stream = proxy.server_stream(
                     method, request, origin, lambda: handler(request, peer)
@@ -213,10 +220,8 @@ class _Desk:
                     async for response in answers:
                         await context.write(response.SerializeToString())
 
-        async def serve(raw: bytes, context: Any) -> None:
-            await self._pass(
-                method, context, lambda peer, origin: answer(raw, context, peer, origin)
-            )
+        async def serve(_: Any, context: Any) -> None:
+            await self._pass(method, context, lambda peer, origin: answer(context, peer, origin))
 
         return serve
 
@@ -269,6 +274,21 @@ class _Desk:
         finally:
             _CALLS.labels(method.short, code.name).inc()
 
+    async def _request(self, method: Method, context: Any, origin: Origin) -> bytes:
+        """The one message of a call; gRPC itself has answered when it was too large."""
+        peer = context.peer()
+        try:
+            raw = await context.read()
+            if raw is not grpc.aio.EOF:
+                return bytes(raw)
+            await _whole(context)
+        except asyncio.CancelledError:
+            if self._server.registry.knows(peer):
+                text = f"{method.short}: over {limits.receive_bytes_max} bytes, or withdrawn"
+                self._server.refusals.note("oversized", origin.remote_addr, text)
+            raise
+        raise Internal(f"{method.short}: no request message")
+
     def _origin(self, context: Any) -> Origin:
         connection = self._server.registry.find(context.peer())
         metadata = [
@@ -309,6 +329,18 @@ async def _requests(method: Method, context: Any) -> AsyncGenerator[Any, None]:
     """The messages of a client stream."""
     while (raw := await context.read()) is not grpc.aio.EOF:
         yield _parse(method, raw)
+    await _whole(context)
+
+
+async def _whole(context: Any) -> None:
+    """Make sure a stream of requests ended because its sender was done.
+
+    gRPC reports a stream that was cancelled, cut off or too large as ended, just like a
+    good one, and cancels the call only afterwards. Asking once more is a barrier: the
+    answer comes behind that cancellation, which is then raised here. Without this, half a
+    Raft snapshot would pass for a whole one.
+    """
+    await context.read()
 
 
 def _parse(method: Method, raw: bytes) -> Any:
