@@ -138,6 +138,7 @@ class Manager:
             node_id=self._config.place.node_id,
             organization=self._config.organization,
             roles=(MANAGER_ROLE,),
+            remote_addr=self._config.place.addr,
             local=True,
         )
         return InProcess(self._services, peer, self.leadership)
