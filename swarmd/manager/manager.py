@@ -96,6 +96,7 @@ class Manager:
         )
         self._broker = Broker(self.store, entropy)
         self._services = self._make_services()
+        self._caller = self._own_caller()
         self._server = Server(
             self._services,
             self.credentials,
@@ -132,8 +133,12 @@ class Manager:
         """The port really bound."""
         return self._server.port
 
+    @property
     def caller(self) -> InProcess:
         """Calls of this node to its own manager, forwarded to the leader where needed."""
+        return self._caller
+
+    def _own_caller(self) -> InProcess:
         peer = Peer(
             node_id=self._config.place.node_id,
             organization=self._config.organization,

@@ -179,7 +179,7 @@ class Membership:
         return self._identity.pair
 
     def _own_manager(self) -> Caller | None:
-        return self.manager.caller() if self.manager is not None else None
+        return self.manager.caller if self.manager is not None else None
 
     # What the agent needs
 
