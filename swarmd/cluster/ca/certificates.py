@@ -7,7 +7,7 @@ manager's own records. `now` is in seconds since the epoch, serial numbers come 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,9 @@ from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swarmd import api
-from swarmd.base.entropy import Entropy
 from swarmd.cluster.ca import chains, keys, pem
 from swarmd.cluster.ca.chains import CA_ROLE, MANAGER, WORKER
+from swarmd.cluster.ca.chance import Chance
 from swarmd.cluster.ca.errors import CAError, InvalidCSR, NoSigner
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ BACKDATE = 3600.0
 csr_bytes_max = 64 * 1024
 _SERIAL_BYTES = 20
 _PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*\Z")
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 _CSR_LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 _NODE_KEY_USAGE = x509.KeyUsage(
     digital_signature=True,
@@ -53,7 +52,7 @@ class KeyPair:
     """A certificate chain and its key, ready for TLS: plain PEM without headers."""
 
     cert_pem: bytes
-    key_pem: bytes
+    key_pem: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ def sign(
     subject: chains.Subject,
     *,
     now: float,
-    entropy: Entropy,
+    entropy: Chance,
     expiry: float = DEFAULT_EXPIRY,
 ) -> bytes:
     """Sign a node certificate: the leaf, followed by the root's intermediates.
@@ -177,7 +176,7 @@ def sign(
     return chains.to_pem(leaf) + root.intermediates
 
 
-def csr_public_key(csr_pem: bytes) -> PublicKey:
+def csr_public_key(csr_pem: bytes) -> keys.PublicKey:
     """The public key of a request whose own signature is right. Raises `InvalidCSR`."""
     if len(csr_pem) > csr_bytes_max:
         raise InvalidCSR(_csr_error(9300, f"request is larger than {csr_bytes_max} bytes"))
@@ -234,7 +233,7 @@ def authority_key(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
-def new_serial(entropy: Entropy) -> int:
+def new_serial(entropy: Chance) -> int:
     """A positive random serial number of at most 159 bits (20 bytes in DER)."""
     raw = bytearray(entropy.token(_SERIAL_BYTES))
     raw[0] &= 0x7F

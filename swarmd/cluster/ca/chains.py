@@ -29,6 +29,12 @@ certificates_per_chain_max = 16
 MANAGER = "swarm-manager"
 WORKER = "swarm-worker"
 CA_ROLE = "swarm-ca"
+_KNOWN_CRITICAL = (
+    x509.BasicConstraints,
+    x509.KeyUsage,
+    x509.ExtendedKeyUsage,
+    x509.SubjectAlternativeName,
+)
 _STRONG = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _HOUR = 3600.0
 
@@ -246,7 +252,7 @@ def is_signed_by(certificate: x509.Certificate, signer: x509.Certificate) -> boo
 def is_ca(certificate: x509.Certificate) -> bool:
     """True when the certificate may sign others: basic constraints and key usage allow it."""
     constraints = _extension(certificate, x509.BasicConstraints)
-    if constraints is None or not constraints.ca:
+    if constraints is None or not constraints.ca or _has_unknown_limits(certificate):
         return False
     usage = _extension(certificate, x509.KeyUsage)
     return usage is None or usage.key_cert_sign
@@ -268,12 +274,21 @@ def _allows_depth(signer: x509.Certificate, intermediates: int) -> bool:
 
 
 def _check_usage(leaf: x509.Certificate) -> None:
+    if _has_unknown_limits(leaf):
+        raise ChainError("x509: unhandled critical extension")
     usage = _extension(leaf, x509.ExtendedKeyUsage)
     if usage is None:
         return
     allowed = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
     if not any(oid in allowed for oid in usage):
         raise ChainError("x509: certificate specifies an incompatible key usage")
+
+
+def _has_unknown_limits(certificate: x509.Certificate) -> bool:
+    return any(
+        extension.critical and not isinstance(extension.value, _KNOWN_CRITICAL)
+        for extension in certificate.extensions
+    )
 
 
 def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:

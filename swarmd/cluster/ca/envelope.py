@@ -17,7 +17,7 @@ from nacl import bindings
 from nacl.exceptions import CryptoError
 
 from swarmd import api
-from swarmd.base.entropy import Entropy
+from swarmd.cluster.ca.chance import Chance
 from swarmd.cluster.ca.errors import CannotDecrypt
 
 KEY_BYTES = 32
@@ -46,7 +46,7 @@ class Decryptor(Protocol):
 class _Secretbox:
     __slots__ = ("_entropy", "_key")
 
-    def __init__(self, key: bytes, entropy: Entropy) -> None:
+    def __init__(self, key: bytes, entropy: Chance) -> None:
         self._key = _sized(key)
         self._entropy = entropy
 
@@ -125,7 +125,7 @@ class _AnyKey:
 _PLAIN = _Plain()
 
 
-def secretbox(key: bytes, entropy: Entropy) -> Encryptor:
+def secretbox(key: bytes, entropy: Chance) -> Encryptor:
     """Seal with NaCl secretbox (XSalsa20-Poly1305), a fresh nonce from `entropy` each time."""
     return _Secretbox(key, entropy)
 
@@ -149,7 +149,7 @@ def decryptor(*keys: bytes, fips: bool = False) -> Decryptor:
     return _AnyKey(keys, fips) if keys else _PLAIN
 
 
-def new_key(entropy: Entropy) -> bytes:
+def new_key(entropy: Chance) -> bytes:
     """A fresh key for either algorithm."""
     return entropy.token(KEY_BYTES)
 

@@ -101,7 +101,7 @@ def cross_sign_request(root: RootCA) -> bytes:
 
 
 def _names(name: x509.Name) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for short, oid in _NAMES:
         for part in name.get_attributes_for_oid(oid):
             found.setdefault(short, str(part.value))
@@ -157,10 +157,11 @@ def parse_answer(status: int, body: bytes) -> bytes:
         raise ExternalCAError(_refusal(answer.get("errors")))
     if not isinstance(result, dict):
         raise ExternalCAError(f"invalid result type: {type(result).__name__}")
-    text = result.get("certificate")
-    if not isinstance(text, str):
-        raise ExternalCAError(f"invalid result certificate field type: {type(text).__name__}")
-    return text.encode()
+    certificate = result.get("certificate")
+    if not isinstance(certificate, str):
+        kind = type(certificate).__name__
+        raise ExternalCAError(f"invalid result certificate field type: {kind}")
+    return certificate.encode("utf-8", "replace")
 
 
 def _refusal(errors: object) -> str:

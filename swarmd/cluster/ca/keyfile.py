@@ -13,15 +13,15 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 
-from swarmd.base.entropy import Entropy
 from swarmd.cluster.ca import envelope, keys, pem
+from swarmd.cluster.ca.chance import Chance
 from swarmd.cluster.ca.errors import CAError, CannotDecrypt, InvalidKEK, InvalidPEM
 
 VERSION = "kek-version"
@@ -40,7 +40,7 @@ _VERSION_MAX = (1 << 64) - 1
 class KEK:
     """The key-encrypting key (empty: not locked) and the cluster version it came with."""
 
-    key: bytes = b""
+    key: bytes = field(default=b"", repr=False)
     version: int = 0
 
 
@@ -48,10 +48,10 @@ class KEK:
 class KeyFile:
     """An opened key file. `key_pem` is plain PKCS#8; the raft keys are 32 raw bytes or empty."""
 
-    key_pem: bytes
+    key_pem: bytes = field(repr=False)
     kek: KEK = KEK()
-    dek: bytes = b""
-    pending_dek: bytes = b""
+    dek: bytes = field(default=b"", repr=False)
+    pending_dek: bytes = field(default=b"", repr=False)
     needs_rotation: bool = False
     fips: bool = False
 
@@ -64,12 +64,18 @@ class KeyFile:
             return self
         return replace(self, kek=kek, needs_rotation=self.needs_rotation or (locked and self.holds))
 
+    def adopt_kek(self, kek: KEK) -> KeyFile:
+        """The file under the unlock key that came with a new certificate, whatever its version:
+        a worker's certificate comes without a lock even if the node was a locked manager."""
+        locks = self.kek.version < kek.version and bool(kek.key) and not self.kek.key
+        return replace(self, kek=kek, needs_rotation=self.needs_rotation or (locks and self.holds))
+
     @property
     def holds(self) -> bool:
         """True when there is a raft key in the headers."""
         return bool(self.dek)
 
-    def begin_rotation(self, entropy: Entropy) -> KeyFile:
+    def begin_rotation(self, entropy: Chance) -> KeyFile:
         """Put a fresh pending raft key into the headers, if one is wanted and none pending."""
         if not self.needs_rotation or self.pending_dek:
             return self
@@ -135,7 +141,7 @@ def read(text: bytes, kek: bytes = b"", *, fips: bool = False) -> KeyFile:
     )
 
 
-def write(file: KeyFile, entropy: Entropy) -> bytes:
+def write(file: KeyFile, entropy: Chance) -> bytes:
     """The text of a key file, sealed with its own `kek` if it has one."""
     der = pem.first(file.key_pem).der
     names = {VERSION: str(file.kek.version)}
@@ -189,7 +195,7 @@ def _open_header(found: Mapping[str, str], name: str, kek: bytes, fips: bool) ->
         raise InvalidKEK(f"unable to read TLS key headers: {error}") from error
 
 
-def _seal_header(value: bytes, file: KeyFile, entropy: Entropy) -> str:
+def _seal_header(value: bytes, file: KeyFile, entropy: Chance) -> str:
     sealer: envelope.Encryptor = envelope.plain()
     if file.kek.key:
         key = file.kek.key
@@ -197,7 +203,7 @@ def _seal_header(value: bytes, file: KeyFile, entropy: Entropy) -> str:
     return base64.b64encode(sealer.encrypt(value)).decode()
 
 
-def _seal(der: bytes, kek: bytes, entropy: Entropy) -> bytes:
+def _seal(der: bytes, kek: bytes, entropy: Chance) -> bytes:
     salt, iv = entropy.token(_SALT_BYTES), entropy.token(_IV_BYTES)
     key = hashlib.pbkdf2_hmac("sha1", kek, salt, _ITERATIONS, 32)
     padder = padding.PKCS7(128).padder()

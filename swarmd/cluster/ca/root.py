@@ -7,15 +7,15 @@ certificate as its face, and that certificate travels with every leaf as an inte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from swarmd import api
-from swarmd.base.entropy import Entropy
 from swarmd.cluster.ca import certificates, chains, keys, pem, tokens
+from swarmd.cluster.ca.chance import Chance
 from swarmd.cluster.ca.errors import ChainError, InvalidPEM, InvalidRoot, NoSigner
 
 ROOT_CN = "swarm-ca"
@@ -39,7 +39,7 @@ class Signer:
     """A key that may sign, with the certificate that stands for it."""
 
     cert_pem: bytes
-    key_pem: bytes
+    key_pem: bytes = field(repr=False)
     certificate: x509.Certificate
     key: keys.PrivateKey
 
@@ -63,7 +63,7 @@ def digest(root_pem: bytes) -> str:
     return "sha256:" + tokens.root_hash(root_pem)
 
 
-def new_root(now: float, entropy: Entropy, cn: str = ROOT_CN) -> RootCA:
+def new_root(now: float, entropy: Chance, cn: str = ROOT_CN) -> RootCA:
     """Make a self-signed root with a fresh P-256 key, valid for 20 years."""
     key = keys.new_key()
     name = x509.Name([certificates.attribute(NameOID.COMMON_NAME, cn)])
@@ -165,9 +165,9 @@ def _signer(
 
 
 def _check_algorithm(certificate: x509.Certificate) -> None:
-    name = certificate.signature_algorithm_oid._name
     algorithm = certificate.signature_algorithm_oid
     if algorithm not in _ALGORITHMS:
+        name = _REFUSED.get(algorithm, algorithm.dotted_string)
         raise InvalidRoot(f"unsupported signature algorithm: {name}")
 
 
@@ -180,6 +180,13 @@ _ALGORITHMS = (
     _OID.ECDSA_WITH_SHA384,
     _OID.ECDSA_WITH_SHA512,
 )
+_REFUSED = {  # as Go names them
+    _OID.ED25519: "Ed25519",
+    _OID.RSA_WITH_SHA1: "SHA1-RSA",
+    _OID.ECDSA_WITH_SHA1: "ECDSA-SHA1",
+    _OID.RSA_WITH_MD5: "MD5-RSA",
+    _OID.RSASSA_PSS: "SHA256-RSAPSS",
+}
 
 
 def _same_face(left: x509.Certificate, right: x509.Certificate) -> bool:
@@ -257,7 +264,7 @@ def trust_bundle(root: api.RootCA) -> bytes:
     return pem.normalize(root.ca_cert) + pem.normalize(root.root_rotation.ca_cert)
 
 
-def new_root_object(root: RootCA, entropy: Entropy, fips: bool = False) -> api.RootCA:
+def new_root_object(root: RootCA, entropy: Chance, fips: bool = False) -> api.RootCA:
     """The cluster object's view of a root, with two fresh join tokens."""
     return api.RootCA(
         ca_cert=root.pem,

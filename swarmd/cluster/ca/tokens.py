@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from swarmd.base.entropy import Entropy, base36
+from swarmd.base.entropy import base36
+from swarmd.cluster.ca.chance import Chance
 from swarmd.cluster.ca.errors import InvalidJoinToken
 
 PREFIX = "SWMTKN"
@@ -28,11 +29,11 @@ class JoinToken:
 
     version: int
     digest: str  # SHA-256 of the root bundle, 64 hexadecimal digits
-    secret: str
+    secret: str = field(repr=False)
     fips: bool = False
 
 
-def join_token(root_pem: bytes, entropy: Entropy, fips: bool = False) -> str:
+def join_token(root_pem: bytes, entropy: Chance, fips: bool = False) -> str:
     """Make a token with a fresh secret for the root bundle exactly as it is served."""
     digest = base36(int(root_hash(root_pem), 16)).rjust(DIGEST_LENGTH, "0")
     number = int.from_bytes(entropy.token(SECRET_BYTES), "big")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 
-from swarmd.base.entropy import Entropy
+from swarmd.cluster.ca.chance import Chance
 from swarmd.cluster.ca.errors import InvalidUnlockKey
 
 PREFIX = "SWMKEY-1-"
 KEY_BYTES = 32
 
 
-def new_unlock_key(entropy: Entropy) -> bytes:
+def new_unlock_key(entropy: Chance) -> bytes:
     """A fresh key-encrypting key."""
     return entropy.token(KEY_BYTES)
 

@@ -81,9 +81,7 @@ class Dispatcher:
 
     async def run(self, ready: asyncio.Event) -> None:
         """Serve during one leadership; cancel when it is lost."""
-        tenure = Tenure(
-            self._store, self._committer, self._clock, self._entropy, self._node_id
-        )
+        tenure = Tenure(self._store, self._committer, self._clock, self._entropy, self._node_id)
         unsubscribe = [self._store.subscribe(tenure.hub.on_batch)]
         try:
             await tenure.take_over()
@@ -131,9 +129,7 @@ class Dispatcher:
                         tenure.send_away(node_id)
                     raise Aborted(MUST_DISCONNECT)
 
-    async def heartbeat(
-        self, request: api.HeartbeatRequest, peer: Peer
-    ) -> api.HeartbeatResponse:
+    async def heartbeat(self, request: api.HeartbeatRequest, peer: Peer) -> api.HeartbeatResponse:
         """Note that the node lives; answers when to come again."""
         table = self._require().table
         period = table.heartbeat(peer.node_id, request.session_id, self._clock.monotonic())
@@ -194,9 +190,7 @@ class Dispatcher:
                 )
                 sequence += 1
 
-    async def tasks(
-        self, request: api.TasksRequest, peer: Peer
-    ) -> AsyncIterator[api.TasksMessage]:
+    async def tasks(self, request: api.TasksRequest, peer: Peer) -> AsyncIterator[api.TasksMessage]:
         """The deprecated way: all tasks of the node, again after each change."""
         tenure = self._require()
         node_id, session_id = peer.node_id, request.session_id

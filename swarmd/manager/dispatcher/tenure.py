@@ -137,9 +137,7 @@ class Tenure:
     ) -> None:
         """Write READY, description and address; returns when they are committed."""
         self._marks.pop(node_id, None)
-        await self._committer.update(
-            lambda tx: writes.mark_ready(tx, node_id, description, addr)
-        )
+        await self._committer.update(lambda tx: writes.mark_ready(tx, node_id, description, addr))
         self.require_open()
 
     def send_away(self, node_id: str) -> None:
@@ -268,20 +266,18 @@ class Tenure:
         task = self._store.view().get(api.Task, task_id)
         return task is not None and writes.says_more(task, status)
 
-    def _report(
-        self, reports: list[tuple[str, api.TaskStatus]]
-    ) -> Callable[[Transaction], None]:
-        return lambda tx: writes.set_statuses(
-            tx, reports, self._leader_id, self._clock.now()
-        )
+    def _report(self, reports: list[tuple[str, api.TaskStatus]]) -> Callable[[Transaction], None]:
+        return lambda tx: writes.set_statuses(tx, reports, self._leader_id, self._clock.now())
 
     async def _flush_unpublished(self) -> None:
-        pairs = list(self._unpublished)[: writes.write_objects_max]
-        while pairs:
-            await self._committer.update(lambda tx, pairs=pairs: writes.mark_unpublished(tx, pairs))
+        sized = [(pair, 0) for pair in self._unpublished]
+        for pairs in list(writes.portions(sized)):
+            await self._committer.update(self._unpublish(pairs))
             for pair in pairs:
                 self._unpublished.pop(pair, None)
-            pairs = list(self._unpublished)[: writes.write_objects_max]
+
+    def _unpublish(self, pairs: list[tuple[str, str]]) -> Callable[[Transaction], None]:
+        return lambda tx: writes.mark_unpublished(tx, pairs)
 
     async def _flush_orphans(self) -> None:
         for node_id in list(self._orphans):

@@ -25,9 +25,7 @@ class Health:
         """State whether `name` serves."""
         self._serving[name] = serving
 
-    async def check(
-        self, request: api.HealthCheckRequest, peer: object
-    ) -> api.HealthCheckResponse:
+    async def check(self, request: api.HealthCheckRequest, peer: object) -> api.HealthCheckResponse:
         """Whether a service serves. Raises NotFound for a name never heard of."""
         name = request.service
         if name and name not in self._serving:
