@@ -12,6 +12,7 @@ from swarmd.base.aio import Tasks
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import Aborted, NotLeader
+from swarmd.cluster.allocator import Allocator
 from swarmd.cluster.ca import KeyPair
 from swarmd.cluster.ca.root import trust_bundle
 from swarmd.cluster.housekeeping.keymanager import KeyManager
@@ -211,6 +212,7 @@ class Manager:
             [
                 KeyManager(),
                 Signer(),
+                Allocator(),
                 RoleManager(self.raft.members),
                 RootRotation(),
                 Blacklist(),
