@@ -109,7 +109,7 @@ class NodeBackend:
         membership = self._node.membership
         if membership is None or membership.manager is None:
             raise Unavailable(texts.MANAGER_PREPARING)
-        return membership.manager.caller()
+        return membership.manager.caller
 
     def events(self) -> AsyncIterator[api.WatchMessage]:
         """All store changes with old objects; ends when this node is no manager any more."""

@@ -12,6 +12,7 @@ from swarmd.base.aio import Tasks
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import Aborted, NotLeader
+from swarmd.cluster.allocator import Allocator
 from swarmd.cluster.ca import KeyPair
 from swarmd.cluster.ca.root import trust_bundle
 from swarmd.cluster.housekeeping.keymanager import KeyManager
@@ -96,6 +97,7 @@ class Manager:
         )
         self._broker = Broker(self.store, entropy)
         self._services = self._make_services()
+        self._caller = self._own_caller()
         self._server = Server(
             self._services,
             self.credentials,
@@ -132,8 +134,12 @@ class Manager:
         """The port really bound."""
         return self._server.port
 
+    @property
     def caller(self) -> InProcess:
         """Calls of this node to its own manager, forwarded to the leader where needed."""
+        return self._caller
+
+    def _own_caller(self) -> InProcess:
         peer = Peer(
             node_id=self._config.place.node_id,
             organization=self._config.organization,
@@ -206,6 +212,7 @@ class Manager:
             [
                 KeyManager(),
                 Signer(),
+                Allocator(),
                 RoleManager(self.raft.members),
                 RootRotation(),
                 Blacklist(),

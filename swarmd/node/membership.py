@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from swarmd import api
-from swarmd.base.aio import Lane, Tasks
+from swarmd.base.aio import Lane, Tasks, until
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import FailedPrecondition, SwarmError
@@ -32,6 +32,7 @@ from swarmd.worker.agent.describe import LocalEngine, describe
 log = logging.getLogger(__name__)
 
 DIAL_SECONDS = 5.0
+LEADING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Membership:
             if self._identity.is_manager:
                 tasks.spawn(self._manage(manager_ready), "node-manager")
                 await manager_ready.wait()
+                await self._first_leadership()
                 ready.set()
             else:
                 tasks.spawn(self._manage(manager_ready), "node-manager")
@@ -121,6 +123,11 @@ class Membership:
             await self.registered.wait()
             ready.set()
             await asyncio.Event().wait()
+
+    async def _first_leadership(self) -> None:
+        """Give a sole manager the moment it needs to lead, so that its agent finds a leader."""
+        if self.manager is not None and len(self.manager.members()) < 2:
+            await until(self.manager.leading, LEADING_SECONDS)
 
     # Being a manager
 
@@ -179,7 +186,7 @@ class Membership:
         return self._identity.pair
 
     def _own_manager(self) -> Caller | None:
-        return self.manager.caller() if self.manager is not None else None
+        return self.manager.caller if self.manager is not None else None
 
     # What the agent needs
 

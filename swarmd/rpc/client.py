@@ -75,7 +75,7 @@ class WireCaller:
         entropy: Entropy,
     ) -> None:
         self.addr = addr
-        self._credentials = credentials
+        self.credentials = credentials
         self._server_name = server_name
         self._timeout = timeout
         self._clock = clock
@@ -197,7 +197,7 @@ class WireCaller:
         await self._sweep()
         self._check_open()
         tunnel = await open_tunnel(
-            self.addr, self._credentials, self._server_name, self._clock, self._entropy
+            self.addr, self.credentials, self._server_name, self._clock, self._entropy
         )
         authority = CA_NAME if self._server_name == CA_NAME else self.addr
         line = _Line(tunnel, authority)

@@ -199,7 +199,7 @@ class Front:
 
     async def _join(self, link: Visitor, connection: Connection) -> None:
         """Connect to gRPC under the connection's name and start pumping."""
-        backend = PlainLink(lambda: self._registry.drop(connection))
+        backend = PlainLink(link, lambda: self._registry.drop(connection))
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._limits.join_seconds):
@@ -210,7 +210,6 @@ class Front:
             self._refusals.note("backend", connection.remote_addr, repr(error))
             link.abort()
             return
-        backend.attach(link)
         link.attach(backend)
 
     def context(self) -> ssl.SSLContext:

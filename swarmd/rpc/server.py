@@ -26,7 +26,7 @@ from swarmd.base.errors import Code, Internal, InvariantViolation, SwarmError, U
 from swarmd.rpc import identity, methods
 from swarmd.rpc.authorize import authorize
 from swarmd.rpc.front import Front, Limits, Refusals
-from swarmd.rpc.leaderproxy import LeaderProxy, Origin
+from swarmd.rpc.leaderproxy import LeaderProxy, Origin, told
 from swarmd.rpc.methods import Bound, Method
 from swarmd.rpc.peer import Authorizer, Leadership, Peer
 from swarmd.rpc.registry import Registry
@@ -106,35 +106,52 @@ class Server:
         closed. Raises `OSError` when a port cannot be opened, `ValueError` or `OSError` for
         unusable credentials, `InvariantViolation` when a handler found a bug.
         """
-        self._broken = asyncio.get_running_loop().create_future()
+        self._broken = broken = asyncio.get_running_loop().create_future()
         backend = grpc.aio.server(options=_OPTIONS)
         backend.add_generic_rpc_handlers((self,))
         with _PrivateSocket() as private:
             backend.add_insecure_port(f"unix:{private.path}")
             await backend.start()
             try:
-                address = private.hide()
-                async with Tasks() as tasks:
-                    front = Front(
-                        address,
-                        self._credentials,
-                        self._registry,
-                        self._clock,
-                        tasks.spawn,
-                        self._limits,
-                        self.refusals,
-                    )
-                    try:
-                        self.addresses = await front.listen(listen)
-                        ready.set()
-                        await self._broken
-                    finally:
-                        front.stop_accepting()
-                        self.end_streams(lambda method, peer: True)
-                        await backend.stop(grace)
-                        await front.close(grace)
+                front = private.hide()
+                failure = await self._serve(backend, front, ready, listen, grace, broken)
             finally:
                 await backend.stop(0)
+        if failure is not None:
+            raise failure
+
+    async def _serve(
+        self,
+        backend: Any,
+        address: str,
+        ready: asyncio.Event,
+        listen: Sequence[str],
+        grace: float,
+        broken: asyncio.Future[None],
+    ) -> Exception | None:
+        """Run the front until cancelled or broken; returns what broke, bare of any group."""
+        async with Tasks() as tasks:
+            front = Front(
+                address,
+                self._credentials,
+                self._registry,
+                self._clock,
+                tasks.spawn,
+                self._limits,
+                self.refusals,
+            )
+            try:
+                self.addresses = await front.listen(listen)
+                ready.set()
+                await broken
+            except Exception as error:
+                return error
+            finally:
+                front.stop_accepting()
+                self.end_streams(lambda method, peer: True)
+                await backend.stop(grace)
+                await front.close(grace)
+        return None
 
     def end_streams(
         self, wanted: Callable[[Method, Peer], bool], error: SwarmError | None = None
@@ -291,11 +308,7 @@ class _Desk:
 
     def _origin(self, context: Any) -> Origin:
         connection = self._server.registry.find(context.peer())
-        metadata = [
-            (key, value)
-            for key, value in context.invocation_metadata() or ()
-            if isinstance(value, str)
-        ]
+        metadata = told(context.invocation_metadata() or ())
         return Origin(metadata, connection.subject, connection.remote_addr, context.time_remaining)
 
 

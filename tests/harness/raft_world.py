@@ -18,6 +18,8 @@ from tests.harness.raft_checks import Broken, Checker, Seen, chain, core_of
 from tests.harness.raft_disk import Compaction, Disk, Write, replay
 
 EVENTS_KEPT = 80
+# How long a leader goes on after it applied its own removal.
+LINGER = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,10 @@ class World:
     def start(self, member: Member) -> None:
         """Start or restart a member from its disk."""
         storage = member.disk.load()
+        found = bool(member.founders) and storage.hard_state.term == 0
+        if found:
+            # The founding write did not get through; nothing of it left this member.
+            member.disk, storage = Disk(), MemoryStorage()
         member.storage = storage
         snapshot = storage.snapshot()
         member.decode(snapshot.data)
@@ -170,7 +176,7 @@ class World:
         member.seen = Seen()
         member.life += 1
         self.note("start", member.id, "commit", storage.hard_state.commit)
-        if member.founders and storage.last_index() == 0 and storage.hard_state.term == 0:
+        if found:
             member.node.bootstrap([(id, b"") for id in member.founders])
         first = self.chance.uniform(0, member.tick_seconds)
         self.after(first, partial(self._tick, member, member.life))
@@ -242,7 +248,14 @@ class World:
         member.pending = None
         node.advance()
         self.maybe_snapshot(member)
-        if removed:
+        if removed and member.leads():
+            # The others must learn of it: without its vote they could wait for it forever.
+            self.after(LINGER, partial(self._leave, member, member.life))
+        elif removed:
+            self.stop(member)
+
+    def _leave(self, member: Member, life: int) -> None:
+        if member.life == life and member.node is not None:
             self.stop(member)
 
     def _apply(self, member: Member, node: RawNode, entry: raftpb.Entry) -> bool:
@@ -368,6 +381,11 @@ class World:
         member = leaders[-1]
         node = member.node
         if node is None:
+            return False
+        if id == member.id and kind == raftpb.ConfChangeRemoveNode:
+            # Drivers hand over before a leader is removed; the next leader removes it.
+            node.transfer_leadership(self.chance.choice(list(self.members)))
+            self.touched(member)
             return False
         try:
             node.propose_conf_change(raftpb.ConfChange(id=1, type=kind, node_id=id))

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swarmd import api
-from swarmd.base.aio import Tasks
 from swarmd.rpc import methods
 from swarmd.rpc.client import dial
 from swarmd.rpc.front import Limits
@@ -51,9 +50,9 @@ def _usage(*, sign: bool) -> x509.KeyUsage:
 class Root:
     """A swarm root as stock managers make it: CN=swarm-ca, self-signed, no AKI."""
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey | None = None) -> None:
-        self.key = key or ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self.sign_root(self)
+    def __init__(self, path_length: int | None = None) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self.sign_root(self, path_length=path_length)
 
     @property
     def pem(self) -> bytes:
@@ -65,6 +64,7 @@ class Root:
         *,
         days: int = 365,
         ca: bool = True,
+        path_length: int | None = None,
         usage: bool = True,
         extra: x509.ExtensionType | None = None,
         digest: hashes.HashAlgorithm | None = None,
@@ -80,7 +80,7 @@ class Root:
             .serial_number(x509.random_serial_number())
             .not_valid_before(_now() - 30 * _DAY)
             .not_valid_after(_now() + days * _DAY)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         )
         if usage:
@@ -237,13 +237,17 @@ async def serving(
     source = credentials if callable(credentials) else lambda: credentials
     server = Server(services, source, cluster or Cluster(), leadership, front_limits=limits)
     ready = asyncio.Event()
-    async with Tasks() as tasks:
-        running = tasks.spawn(server.run(ready, [listen]), "server")
-        waiting = tasks.spawn(ready.wait(), "ready")
+    running = asyncio.create_task(server.run(ready, [listen]))
+    waiting = asyncio.create_task(ready.wait())
+    try:
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
         yield server
+    finally:
+        waiting.cancel()
+        running.cancel()
+        await asyncio.wait({running, waiting})
 
 
 @contextlib.asynccontextmanager

@@ -334,14 +334,14 @@ async def test_unreadable_request_is_the_callers_fault_only() -> None:
 
 async def test_unusable_credentials_fail_at_start() -> None:
     root = Root()
-    with pytest.raises((ValueError, OSError, BaseExceptionGroup)):
+    with pytest.raises(ValueError, match="roots and a certificate"):
         async with serving(dummy_services([]), Credentials(root.pem)):
             pass
 
 
 async def test_port_taken_fails_at_start() -> None:
     async with house() as at:
-        with pytest.raises((OSError, BaseExceptionGroup)):
+        with pytest.raises(OSError, match="address already in use"):
             async with serving(
                 dummy_services([]),
                 at.root.issue("m2", "swarm-manager"),

@@ -245,9 +245,7 @@ class RawNode:
         committed = log.next_committed()
         snapshot = log.unstable.next_snapshot()
         hard, soft = self._hard_now(), raft.soft_state()
-        # A configuration once applied must never be forgotten: the members that were needed to
-        # commit it may be gone for good after it (etcd does not sync here).
-        settles = any(entry.Type != NORMAL for entry in committed)
+        settles = self._settles_members(committed)
         ready = Ready(
             soft_state=soft if soft != self._soft else None,
             hard_state=new_hard_state(*hard) if settles or hard != self._hard else None,
@@ -263,6 +261,19 @@ class RawNode:
         self._accept(ready)
         self._hard, self._soft = hard, soft
         return ready
+
+    def _settles_members(self, committed: tuple[raftpb.Entry, ...]) -> bool:
+        """Whether this `Ready` applies a configuration or lets others do so.
+
+        It must never be forgotten then: the members that were needed to commit it may stop for
+        good once they know (etcd does not sync here and can get stuck).
+        """
+        raft = self._raft
+        if raft.role is Role.LEADER:
+            before, now = self._hard[2], raft.log.committed
+            if before < raft.pending_conf_index <= now:
+                return True
+        return any(entry.Type != NORMAL for entry in committed)
 
     def _accept(self, ready: Ready) -> None:
         """Remember what `advance` will acknowledge, and start the next batch."""

@@ -83,8 +83,8 @@ def quote(text: str) -> str:
     return '"' + "".join(out) + '"'
 
 
-def number_text(value: float, exponent_max: int = 21) -> str:
-    """A float as Go's %v (or, with `exponent_max` 6, as %g) prints it."""
+def number_text(value: float) -> str:
+    """A float as Go's %v and %g print it: the fewest digits, an exponent from 1e6 on."""
     if value != value or value in (float("inf"), float("-inf")):
         return {float("inf"): "+Inf", float("-inf"): "-Inf"}.get(value, "NaN")
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
@@ -92,8 +92,7 @@ def number_text(value: float, exponent_max: int = 21) -> str:
     point = len(shown) + int(exponent)
     if value == 0:
         return "-0" if sign else "0"
-    limit = max(exponent_max, len(shown)) if exponent_max < 21 else exponent_max
-    if not -4 <= point - 1 < limit:
+    if not -4 <= point - 1 < 6:
         tail = "." + shown[1:] if len(shown) > 1 else ""
         text = f"{shown[0]}{tail}e{'-' if point - 1 < 0 else '+'}{abs(point - 1):02d}"
     elif point <= 0:
