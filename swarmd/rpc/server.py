@@ -26,7 +26,7 @@ from swarmd.base.errors import Code, Internal, InvariantViolation, SwarmError, U
 from swarmd.rpc import identity, methods
 from swarmd.rpc.authorize import authorize
 from swarmd.rpc.front import Front, Limits, Refusals
-from swarmd.rpc.leaderproxy import LeaderProxy, Origin
+from swarmd.rpc.leaderproxy import LeaderProxy, Origin, told
 from swarmd.rpc.methods import Bound, Method
 from swarmd.rpc.peer import Authorizer, Leadership, Peer
 from swarmd.rpc.registry import Registry
@@ -308,11 +308,7 @@ class _Desk:
 
     def _origin(self, context: Any) -> Origin:
         connection = self._server.registry.find(context.peer())
-        metadata = [
-            (key, value)
-            for key, value in context.invocation_metadata() or ()
-            if isinstance(value, str)
-        ]
+        metadata = told(context.invocation_metadata() or ())
         return Origin(metadata, connection.subject, connection.remote_addr, context.time_remaining)
 
 
