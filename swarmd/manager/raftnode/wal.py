@@ -154,6 +154,12 @@ class Wal:
             self._read[name.sequence] = known
         return known
 
+    @property
+    def torn(self) -> Damage | None:
+        """What `read` found cut short at the end, until `attach` has cut it off."""
+        tail = self._read.get(self._segments[-1].sequence)
+        return tail.torn if tail is not None else None
+
     def attach(self, content: LogContent) -> list[Damage]:
         """Go on behind what `read` found: cut off a torn end, and report it."""
         tail = self._segments[-1]
