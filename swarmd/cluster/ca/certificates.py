@@ -33,7 +33,6 @@ BACKDATE = 3600.0
 csr_bytes_max = 64 * 1024
 _SERIAL_BYTES = 20
 _PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*\Z")
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 _CSR_LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 _NODE_KEY_USAGE = x509.KeyUsage(
     digital_signature=True,
@@ -177,7 +176,7 @@ def sign(
     return chains.to_pem(leaf) + root.intermediates
 
 
-def csr_public_key(csr_pem: bytes) -> PublicKey:
+def csr_public_key(csr_pem: bytes) -> keys.PublicKey:
     """The public key of a request whose own signature is right. Raises `InvalidCSR`."""
     if len(csr_pem) > csr_bytes_max:
         raise InvalidCSR(_csr_error(9300, f"request is larger than {csr_bytes_max} bytes"))

@@ -31,9 +31,9 @@ ORDER = {SECRET: 0, CONFIG: 1, VOLUME: 2, TASK: 3}
 
 
 class Key(NamedTuple):
-    """One assigned object: a value of `ResourceType` and an id."""
+    """One assigned object: its type and id."""
 
-    kind: int
+    kind: api.ResourceType
     id: str
 
 

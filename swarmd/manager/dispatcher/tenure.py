@@ -251,7 +251,7 @@ class Tenure:
         statuses, self._statuses = self._statuses, {}
         view = self._store.view()
         fresh = [id for id, status in statuses.items() if self._is_news(id, status)]
-        portions = list(writes.task_portions(view, fresh))
+        portions = list(writes.task_portions(view, fresh, lambda id: statuses[id].ByteSize()))
         try:
             while portions:
                 reports = [(id, statuses[id]) for id in portions[0]]
@@ -270,19 +270,21 @@ class Tenure:
         return lambda tx: writes.set_statuses(tx, reports, self._leader_id, self._clock.now())
 
     async def _flush_unpublished(self) -> None:
-        pairs = list(self._unpublished)[: writes.write_objects_max]
-        while pairs:
-            await self._committer.update(lambda tx, pairs=pairs: writes.mark_unpublished(tx, pairs))
+        sized = [(pair, 0) for pair in self._unpublished]
+        for pairs in list(writes.portions(sized)):
+            await self._committer.update(self._unpublish(pairs))
             for pair in pairs:
                 self._unpublished.pop(pair, None)
-            pairs = list(self._unpublished)[: writes.write_objects_max]
+
+    def _unpublish(self, pairs: list[tuple[str, str]]) -> Callable[[Transaction], None]:
+        return lambda tx: writes.mark_unpublished(tx, pairs)
 
     async def _flush_orphans(self) -> None:
         for node_id in list(self._orphans):
             if node_id not in self.table:
                 view = self._store.view()
                 tasks = [t.id for t in view.by(api.Task, "node", node_id) if writes.may_progress(t)]
-                for portion in list(writes.task_portions(view, tasks)):
+                for portion in list(writes.task_portions(view, tasks, lambda _: 0)):
                     await self._committer.update(self._orphan(portion))
             self._orphans.pop(node_id, None)
 

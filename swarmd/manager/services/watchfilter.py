@@ -47,7 +47,7 @@ ALL_BITS = 1 | 2 | 4
 ANNOTATED = (api.Task, api.Resource, api.Extension)  # annotations outside a spec
 
 
-def annotations(obj: Any) -> api.Annotations:
+def annotations_of(obj: Any) -> api.Annotations:
     """Where an object keeps its name and custom indices."""
     found: api.Annotations = obj.annotations if isinstance(obj, ANNOTATED) else obj.spec.annotations
     return found
@@ -57,12 +57,12 @@ def name_of(obj: Any) -> str | None:
     """The name that name filters compare: a node's is its hostname."""
     if isinstance(obj, api.Node):
         return obj.description.hostname if obj.HasField("description") else None
-    return annotations(obj).name
+    return str(annotations_of(obj).name)
 
 
 def _custom(wanted: api.SelectByCustom, prefix: bool) -> Check:
     def check(obj: Any) -> bool:
-        for entry in annotations(obj).indices:
+        for entry in annotations_of(obj).indices:
             if entry.key == wanted.index:
                 same = entry.val.startswith(wanted.value) if prefix else entry.val == wanted.value
                 if same:
