@@ -231,7 +231,8 @@ async def test_bad_input_is_refused_once_and_others_go_on(
     reason = REASON.get(bad)
     if reason is not None:
         (line,) = lines
-        assert f": {reason} (" in line and line.startswith("refused connection from 127.0.0.1:")
+        what = "request" if bad is oversized else "connection"
+        assert f": {reason} (" in line and line.startswith(f"refused {what} from 127.0.0.1:")
     else:
         assert not lines
 
@@ -262,6 +263,25 @@ async def test_too_many_pending_handshakes_are_turned_away_and_places_come_back(
                         await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
                         break
                 await asyncio.sleep(0.02)
+
+
+async def test_open_connections_without_certificate_are_limited_per_address() -> None:
+    async with house(Limits(anonymous_per_address_max=2)) as at:
+        nobody = Credentials(at.root.pem)
+        async with dialled(at.server, nobody) as one, dialled(at.server, nobody) as two:
+            for caller in (one, two):
+                await call(caller, "CA/GetRootCACertificate", timeout=5)
+            with pytest.raises(Unavailable):
+                async with dialled(at.server, nobody) as three:
+                    await call(three, "CA/GetRootCACertificate", timeout=5)
+            async with dialled(at.server, at.root.issue("w1")) as known:
+                await known.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+        for _ in range(200):
+            if not len(at.server.registry):
+                break
+            await asyncio.sleep(0.01)
+        async with dialled(at.server, nobody) as again:
+            await call(again, "CA/GetRootCACertificate", timeout=5)
 
 
 async def test_refusals_are_not_logged_without_end(caplog: pytest.LogCaptureFixture) -> None:
