@@ -6,16 +6,20 @@ Stock managers do this on demotion and on shutdown.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
 from swarmd import api
+from swarmd.base.errors import Unavailable
 from swarmd.rpc.client import dial
 from swarmd.rpc.streams import as_generator
-from tests.wire.rpc_kit import HEARTBEAT, Root, tls_door
-from tests.wire.test_front_streams import SESSION
+from tests.wire.rpc_kit import HEARTBEAT, Root, dialled, dummy_services, serving, tls_door
+from tests.wire.test_front_streams import SESSION, Endless
 
 
 class Backend:
@@ -68,3 +72,38 @@ async def test_new_calls_leave_a_manager_that_said_goodbye_and_old_streams_finis
         await stopping
         await caller.close()
         await second.server.stop(0)
+
+
+async def test_connections_leave_nothing_behind() -> None:
+    """Good, refused and broken connections alike: no descriptors, no entries."""
+    root, foreign = Root(), Root()
+    house = Endless()
+    services = dummy_services([], {"Dispatcher/Session": house.session})
+
+    async def one(number: int) -> None:
+        async with dialled(server, root.issue(f"w{number}")) as caller:
+            await anext(caller.server_stream("Dispatcher/Session", SESSION))
+            assert caller._line is not None
+            if number % 2:
+                caller._line.tunnel._link.abort()
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        writer.close()
+        with contextlib.suppress(Unavailable):
+            stranger = foreign.issue("w1", roots=root.pem)
+            async with dialled(server, stranger) as caller:
+                await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+
+    async with serving(services, root.issue("m1", "swarm-manager")) as server:
+        counts = []
+        for _ in range(4):
+            await asyncio.gather(*(one(number) for number in range(10)))
+            for _ in range(300):
+                if not len(server.registry) and not house.open:
+                    break
+                await asyncio.sleep(0.01)
+            gc.collect()
+            await asyncio.sleep(0.1)
+            counts.append(len(os.listdir("/proc/self/fd")))
+        assert not len(server.registry) and not len(server.calls) and not house.open
+    assert counts[-1] <= counts[0] + 3, counts
