@@ -312,7 +312,10 @@ async def _written(call: Any, raw: bytes) -> bool:
     return False
 
 
-def _parse(method: Method, raw: bytes) -> Any:
+def _parse(method: Method, raw: bytes | None) -> Any:
+    if raw is None:
+        # Stock managers end PublishLogs so when told `close`: OK, but no message.
+        raise Internal(f"{method.short}: ended without an answer")
     try:
         return method.response.FromString(raw)
     except DecodeError as error:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from google.protobuf.message import DecodeError
+
 from swarmd import api
 from swarmd.api import raftpb
 from swarmd.manager.raftnode.errors import DiskDamaged, DiskFailed
@@ -146,7 +148,7 @@ class RaftDisk:
         `DiskFailed` when the log is in use, and what `decryptor` raises for a wrong key.
         """
         files = files or Files()
-        _migrate(directory, encryptor, files, segment_bytes)
+        migrated = _migrate(directory, encryptor, files, segment_bytes)
         files.make_dir(directory / SNAPSHOT_DIR)
         wal = Wal.open(directory / WAL_DIR, files=files, segment_bytes=segment_bytes)
         try:
@@ -166,7 +168,7 @@ class RaftDisk:
             loaded.hard_state,
             loaded.entries,
             loaded.snapshot,
-            (*choice.damage, *torn),
+            (*migrated, *choice.damage, *torn),
         )
 
     # Writing
@@ -314,7 +316,10 @@ def _open(disk: RaftDisk, choice: _Choice, decryptor: Decryptor) -> Loaded:
         )
         for entry in content.entries
     )
-    member = api.RaftMember.FromString(content.metadata)
+    try:
+        member = api.RaftMember.FromString(content.metadata)
+    except DecodeError as trouble:
+        raise DiskDamaged(str(disk._wal.tail_path), None, f"member: {trouble}") from trouble
     return Loaded(disk, member, state, entries, snapshot)
 
 
@@ -328,20 +333,25 @@ class _Clear:
         return data
 
 
-def _migrate(directory: Path, encryptor: Encryptor, files: Files, segment_bytes: int) -> None:
-    """Rewrite a log of an older name, sealed, under today's names; the old one is left alone."""
+def _migrate(
+    directory: Path, encryptor: Encryptor, files: Files, segment_bytes: int
+) -> list[Damage]:
+    """Rewrite a log of an older name, sealed, under today's names; the old one is left alone.
+
+    Returns what was found broken in the old one.
+    """
     if (directory / WAL_DIR).exists():
-        return
+        return []
     for wal_name, snapshot_name in LEGACY_DIRS:
         if not any((directory / wal_name).glob("*.wal")):
             continue
-        if not (directory / snapshot_name).exists():
-            files.make_dir(directory / snapshot_name)
-        wal = Wal.open(directory / wal_name, files=files, segment_bytes=0)
+        files.make_dir(directory / snapshot_name)
+        wal = Wal.open(directory / wal_name, files=files)
         with contextlib.closing(wal):
             snapshots = SnapshotFiles(directory / snapshot_name, files)
             choice = _choose(wal, snapshots)
             old = _open(RaftDisk(wal, snapshots, _Clear()), choice, _Clear())
+            torn = wal.torn
         shutil.rmtree(directory / SNAPSHOT_DIR, ignore_errors=True)
         RaftDisk.create(
             directory,
@@ -353,6 +363,5 @@ def _migrate(directory: Path, encryptor: Encryptor, files: Files, segment_bytes:
             files=files,
             segment_bytes=segment_bytes,
         ).close()
-        return
-    if not (directory / WAL_DIR).exists():
-        raise DiskDamaged(os.fspath(directory), None, "holds no raft log")
+        return choice.damage if torn is None else [*choice.damage, torn]
+    raise DiskDamaged(os.fspath(directory), None, "holds no raft log")

@@ -145,14 +145,20 @@ class Wal:
         if known is None:
             fd = self._fd if tail else self._files.open(name.path)
             try:
-                known = read_segment(fd, name.path, crc, tail=tail)
+                known = read_segment(fd, name, crc, tail=tail)
             finally:
                 if not tail:
                     os.close(fd)
-            if not known.records:
-                raise DiskDamaged(str(name.path), 0, "segment holds no record")
+            if len(known.records) < 2:
+                raise DiskDamaged(str(name.path), 0, "segment has no head")
             self._read[name.sequence] = known
         return known
+
+    @property
+    def torn(self) -> Damage | None:
+        """What `read` found cut short at the end, until `attach` has cut it off."""
+        tail = self._read.get(self._segments[-1].sequence)
+        return tail.torn if tail is not None else None
 
     def attach(self, content: LogContent) -> list[Damage]:
         """Go on behind what `read` found: cut off a torn end, and report it."""
@@ -324,6 +330,8 @@ def _take(content: LogContent, record: Record) -> None:
         content.metadata = record.data
     elif record.kind is Kind.STATE:
         content.hard_state = raftpb.HardState.FromString(record.data)
+        if _state_bytes(content.hard_state) != record.data:
+            raise Malformed("not a hard state")
     elif record.kind is Kind.SNAPSHOT:
         mark = SnapshotMark.decode(record.data)
         if mark.index == content.start.index:
