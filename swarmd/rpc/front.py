@@ -1,4 +1,4 @@
-"""The TLS front of port 2377: certificate optional, HTTP/2 demanded, bytes pumped to gRPC.
+"""The TLS front of port 2377: certificate optional, ALPN h2 offered, bytes pumped to gRPC.
 
 gRPC's own Python server can only forbid or demand client certificates; nodes join without
 one and work with one on the same port (wire/FRONT 1). Each new connection takes the
