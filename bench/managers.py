@@ -60,7 +60,7 @@ class StockManager(_Polled, Engine):
 
 Manager = OurManager | StockManager
 Kind = type[OurManager] | type[StockManager]
-KINDS: tuple[Kind, Kind] = (OurManager, StockManager)
+KINDS: tuple[Kind, ...] = (OurManager, StockManager)
 
 
 def init_body(ip: str) -> dict[str, Any]:

@@ -75,7 +75,9 @@ def init(lan: Lan, sizes: Sizes, figures: Figures) -> None:
     """(a) POST /swarm/init on a daemon that is up, then leave by force."""
     figure = figures.of("a init", "ms", NO_MORE)
     with contextlib.ExitStack() as stack:
-        managers = [stack.enter_context(kind(f"a-{kind.label}", lan=lan)) for kind in KINDS]
+        managers: list[Manager] = [
+            stack.enter_context(kind(f"a-{kind.label}", lan=lan)) for kind in KINDS
+        ]
         for number in range(sizes.inits + 1):
             for manager in managers:
                 with Rest(manager.socket) as rest:
@@ -280,7 +282,7 @@ def _note_fleet(figures: Figures, who: str, counts: dict[str, Any]) -> None:
 
 def start(lan: Lan, sizes: Sizes, figures: Figures) -> None:
     """(f) From the start of the process to the first answer; then again as a manager."""
-    for number in range(sizes.starts):
+    for _ in range(sizes.starts):
         for kind in KINDS:
             with kind(f"f-{kind.label}", lan=lan) as manager:
                 first = manager.start_seconds
