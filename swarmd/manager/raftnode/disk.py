@@ -91,9 +91,15 @@ class RaftDisk:
 
     @staticmethod
     def exists(directory: Path) -> bool:
-        """True if `directory` (`<state>/raft`) holds a log, of today's or of an older name."""
-        names = (WAL_DIR, *(wal for wal, _ in LEGACY_DIRS))
-        return any(any((directory / name).glob("*.wal")) for name in names)
+        """True if `directory` (`<state>/raft`) holds a log, of today's or of an older name.
+
+        Snapshots alone count too: a member that lost its log must not start a new cluster
+        over them, so `load` has to refuse.
+        """
+        logs = (WAL_DIR, *(wal for wal, _ in LEGACY_DIRS))
+        return any(any((directory / name).glob("*.wal")) for name in logs) or any(
+            (directory / SNAPSHOT_DIR).glob("*.snap")
+        )
 
     @classmethod
     def create(
@@ -128,6 +134,7 @@ class RaftDisk:
             files=files,
             segment_bytes=segment_bytes,
         )
+        files.sync_dir(directory.parent)
         disk = cls(wal, snapshots, encryptor)
         disk._snapshot_index = start.index if start is not None else 0
         return disk
@@ -340,7 +347,7 @@ def _migrate(
 
     Returns what was found broken in the old one.
     """
-    if (directory / WAL_DIR).exists():
+    if any((directory / WAL_DIR).glob("*.wal")):
         return []
     for wal_name, snapshot_name in LEGACY_DIRS:
         if not any((directory / wal_name).glob("*.wal")):

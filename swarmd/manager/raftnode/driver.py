@@ -205,6 +205,8 @@ class RaftNode:
         """Take a message from a peer. Raises `NotMember` for a removed sender, `NodeStopped`."""
         if self._members.is_removed(getattr(message, "from")):
             raise NotMember
+        if message.to != self.id:
+            return  # meant for an earlier holder of our address
         self._core().step(message)
         self._wake.set()
 
@@ -262,7 +264,7 @@ class RaftNode:
     async def _run_on(self, opened: Opened, lane: Lane, ready: asyncio.Event) -> None:
         self._start(opened)
         self._opened, self._lane = opened, lane
-        self._snapshotter = Snapshotter(opened.disk, opened.storage, lane)
+        self._snapshotter = Snapshotter(opened.disk, opened.storage, lane, opened.log_bytes)
         reason = ""
         try:
             async with Tasks() as self._tasks:
@@ -343,6 +345,7 @@ class RaftNode:
             await self._lane.run(partial(disk.save, state, ready.entries))
             _sync_seconds.observe(self._clock.monotonic() - begun)
         storage.append(ready.entries)
+        self._snapshotter.note_appended(ready.entries)
         if ready.hard_state is not None:
             storage.set_hard_state(ready.hard_state)
             self._term = ready.hard_state.term
@@ -435,7 +438,12 @@ class RaftNode:
         if not self._snapshotter.due(self._applied, config):
             return
         moment = Moment(
-            self._applied, raw.conf_state(), self._members.save(), self._store.save(), config
+            self._applied,
+            raw.conf_state(),
+            self._members.save(),
+            self._store.save(),
+            config,
+            self._snapshotter.log_bytes,
         )
         self._tasks.spawn(self._snapshotter.take(moment), "raft-snapshot")
 

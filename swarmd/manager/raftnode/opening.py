@@ -48,6 +48,7 @@ class Opened:
     storage: MemoryStorage
     members: Members
     snapshot: api.Snapshot | None
+    log_bytes: int  # what the entries in the log weigh
     may_campaign: bool  # false for a joiner, whose configuration comes from the leader
 
 
@@ -102,7 +103,7 @@ def _found(place: Place, entropy: Entropy) -> Opened:
     storage = MemoryStorage()
     storage.append([first])
     storage.set_hard_state(state)
-    return Opened(disk, raft_id, storage, Members(), None, may_campaign=True)
+    return Opened(disk, raft_id, storage, Members(), None, 0, may_campaign=True)
 
 
 def _join(place: Place, joined: api.JoinResponse) -> Opened:
@@ -118,7 +119,7 @@ def _join(place: Place, joined: api.JoinResponse) -> Opened:
     members = Members()
     for other in joined.members:
         members.add(other)
-    return Opened(disk, joined.raft_id, MemoryStorage(), members, None, may_campaign=False)
+    return Opened(disk, joined.raft_id, MemoryStorage(), members, None, 0, may_campaign=False)
 
 
 def _resume(place: Place, loaded: Loaded) -> Opened:
@@ -136,7 +137,15 @@ def _resume(place: Place, loaded: Loaded) -> Opened:
     storage.append(loaded.entries)
     storage.set_hard_state(loaded.hard_state)
     _note_removals(members, loaded)
-    return Opened(loaded.disk, loaded.member.raft_id, storage, members, snapshot, may_campaign=True)
+    return Opened(
+        loaded.disk,
+        loaded.member.raft_id,
+        storage,
+        members,
+        snapshot,
+        sum(len(entry.Data) for entry in loaded.entries),
+        may_campaign=True,
+    )
 
 
 def _note_removals(members: Members, loaded: Loaded) -> None:

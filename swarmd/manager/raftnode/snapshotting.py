@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +24,13 @@ from swarmd.manager.raftnode.opening import encode_snapshot
 log = logging.getLogger(__name__)
 
 
+# Merged writes make entries large, so a count alone would let the log grow without bound, in
+# memory too. Ours: also take a snapshot after so many bytes of entries, and, since that costs
+# as much as the state is large, not before the log is this many times the last snapshot.
+LOG_BYTES_MAX = 32 << 20
+LOG_SNAPSHOT_RATIO = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What a snapshot describes: the state after applying `index`."""
@@ -32,12 +40,13 @@ class Moment:
     members: api.ClusterSnapshot
     store: api.StoreSnapshot
     config: api.RaftConfig
+    log_bytes: int  # what the log weighs that this makes superfluous
 
 
 class Snapshotter:
     """Takes the snapshots of one member; at most one at a time."""
 
-    def __init__(self, disk: RaftDisk, storage: MemoryStorage, lane: Lane) -> None:
+    def __init__(self, disk: RaftDisk, storage: MemoryStorage, lane: Lane, log_bytes: int) -> None:
         self._disk = disk
         self._storage = storage
         self._lane = lane  # the log's own lane
@@ -45,6 +54,12 @@ class Snapshotter:
         self._rotation_index: int | None = None
         self.busy = asyncio.Lock()  # held while a snapshot is on its way
         self._failed_at = 0
+        self.log_bytes = log_bytes  # of entries since the last snapshot
+        self._snapshot_bytes = len(storage.snapshot().data)
+
+    def note_appended(self, entries: Sequence[raftpb.Entry]) -> None:
+        """Count what the log has grown by."""
+        self.log_bytes += sum(len(entry.Data) for entry in entries)
 
     def due(self, applied: int, config: api.RaftConfig) -> bool:
         """Decide whether to take a snapshot now (PROTOCOL 3.6)."""
@@ -53,7 +68,11 @@ class Snapshotter:
             return False
         if self._rotation_index is not None and applied >= self._rotation_index:
             return True
-        return 0 < config.snapshot_interval <= applied - newest
+        if config.snapshot_interval == 0:
+            return False
+        if self.log_bytes > max(LOG_BYTES_MAX, LOG_SNAPSHOT_RATIO * self._snapshot_bytes):
+            return True
+        return applied - newest >= config.snapshot_interval
 
     async def take(self, moment: Moment) -> None:
         """Write the snapshot, then drop what it makes superfluous, in memory and on disk.
@@ -80,6 +99,8 @@ class Snapshotter:
                 log.error("raft snapshot at index %d not written: %s", moment.index, error)
                 return
             self._forget(moment, data)
+            self.log_bytes -= moment.log_bytes
+            self._snapshot_bytes = len(data)
             await self._lane.run(partial(self._disk.purge, moment.config.keep_old_snapshots))
             self._rotation_index = self._disk.rotation_index
 
