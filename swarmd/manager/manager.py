@@ -90,6 +90,7 @@ class Manager:
         self._entropy = entropy
         self.store = Store()
         self._removed = asyncio.Event()
+        self._raft_open = asyncio.Event()
         self._peers = Peers(self._dial_manager, entropy, self._removed.set)
         self.raft = RaftNode(
             config.place,
@@ -144,7 +145,7 @@ class Manager:
             Control(needs),
             ResourceAllocator(self.store, self.committer, self._clock, self._entropy),
             Watch(self.store),
-            RaftService(self.raft, self._peers, NotMember),
+            RaftService(self.raft, self._peers, NotMember, self._raft_open),
             RaftMembershipService(self.raft, self._membership, self._check_address),
             self._health,
         ]
@@ -160,11 +161,12 @@ class Manager:
         return self._caller
 
     def _own_caller(self) -> InProcess:
+        own = self.raft.membership.get(self.raft.id)
         peer = Peer(
             node_id=self._config.place.node_id,
             organization=self._config.organization,
             roles=(MANAGER_ROLE,),
-            remote_addr=self._config.place.addr,
+            remote_addr=own.addr if own is not None else self._config.place.addr,
             local=True,
         )
         return InProcess(self._services, peer, self.leadership)
@@ -209,6 +211,7 @@ class Manager:
                 tasks.spawn(self._end_when_removed(), "removal")
                 await peers_ready.wait()
                 await self._start_raft(tasks)
+                self._caller = self._own_caller()  # our address may be the leader's finding
                 tasks.spawn(self._lead_when_elected(), "leadership")
                 tasks.spawn(self._watch_credentials(), "manager-credentials")
                 self.ready.set()
@@ -240,6 +243,7 @@ class Manager:
         tasks.spawn(self.raft.run(ready), "raft")
         await ready.wait()
         self._peers.follow()
+        self._raft_open.set()
 
     async def _first_leader(self) -> None:
         """Wait for a word from the leader: until then no call can be handed on."""

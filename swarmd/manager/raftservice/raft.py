@@ -6,6 +6,7 @@ succeeds. The one exception is a removed sender, which stops its manager on that
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterable
 from contextlib import aclosing
@@ -13,12 +14,14 @@ from typing import Protocol
 
 from swarmd import api
 from swarmd.api import raftpb
+from swarmd.base.aio import until
 from swarmd.base.errors import FailedPrecondition, InvalidArgument, NotFound, SwarmError
 from swarmd.rpc.streams import as_generator
 
 log = logging.getLogger(__name__)
 
 NOT_YET_MEMBER = "raft: node is not yet part of a raft cluster"
+OPENING_SECONDS = 1.0  # well under the 2 s that senders give a message
 _ASKS_VOTE = (raftpb.MsgVote, raftpb.MsgPreVote)
 
 
@@ -65,11 +68,14 @@ class RaftService:
 
     SERVICE = "docker.swarmkit.v1.Raft"
 
-    def __init__(self, node: Node, checks: Checks, removed: type[SwarmError]) -> None:
-        """`removed`: what a removed sender is told."""
+    def __init__(
+        self, node: Node, checks: Checks, removed: type[SwarmError], opened: asyncio.Event
+    ) -> None:
+        """`removed`: what a removed sender is told. `opened`: set once `node` takes messages."""
         self._node = node
         self._checks = checks
         self._removed = removed
+        self._opened = opened
 
     async def process_raft_message(
         self, request: api.ProcessRaftMessageRequest, peer: object
@@ -108,6 +114,10 @@ class RaftService:
             return
         if message.type in _ASKS_VOTE and not await self._may_stand(sender):
             return
+        # The leader's first words to a new member overtake its answer to Join; lost, they would
+        # be said again only after a heartbeat.
+        if not self._opened.is_set():
+            await until(self._opened, OPENING_SECONDS)
         if not self._node.id or message.to != self._node.id:
             log.debug("raft message for %x from %x ignored", message.to, sender)
             return
