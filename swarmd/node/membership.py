@@ -77,6 +77,7 @@ class Membership:
         self._identity = keys.identity()
         self._chosen: Remote | None = None
         self._role_changed = asyncio.Event()
+        self._promoted = asyncio.Event()  # the last word of a manager: be one
         self._remotes_changed = asyncio.Event()
         self._node: api.Node | None = None
         self.registered = asyncio.Event()
@@ -179,18 +180,24 @@ class Membership:
     async def _after_removal(self) -> None:
         """Wait for the worker's certificate that goes with a removal; else ask for one.
 
-        Who then still has a manager's certificate was promoted again, and joins anew.
+        Who then still has a manager's certificate was promoted again, and joins anew: at once
+        when a manager says so, else after the stock time.
         """
-        for renew in (False, True):
-            if renew:
-                log.warning("no worker certificate yet after the removal: renewing")
-                self._renewer.renew_now()
-            try:
-                async with asyncio.timeout(ROLE_SECONDS):
-                    await self._until_role(is_manager=False)
-                return
-            except TimeoutError:
-                continue
+        self._promoted.clear()
+        async with Tasks() as tasks:
+            demoted = tasks.spawn(self._until_role(is_manager=False), "node-demotion")
+            promoted = tasks.spawn(self._promoted.wait(), "node-promotion")
+            for renew in (False, True):
+                if renew:
+                    log.warning("no worker certificate yet after the removal: renewing")
+                    self._renewer.renew_now()
+                done, _ = await asyncio.wait(
+                    {demoted, promoted},
+                    timeout=ROLE_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if done:
+                    return
 
     async def _forget_log(self) -> None:
         """What a manager leaves behind goes with it: the log, and the keys to read it."""
@@ -295,6 +302,10 @@ class Membership:
     def on_node(self, node: api.Node) -> None:
         """React to what managers want of this node: another role, or a new certificate."""
         before, self._node = self._node, node
+        if node.role == node.spec.desired_role == api.NodeRole.MANAGER:
+            self._promoted.set()
+        else:
+            self._promoted.clear()
         wanted = ca.MANAGER if node.spec.desired_role == api.NodeRole.MANAGER else ca.WORKER
         if before is None:
             moved = wanted != self._identity.role
