@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -23,11 +22,7 @@ class _Jump(selectors.SelectSelector):
             return ready
         if timeout is None:
             raise RuntimeError("nothing is left that could happen")
-        before = self.loop.passed
         self.loop.passed += max(timeout, 0.0)
-        if timeout > 0 and self.loop.passed == before:
-            # after months the rest of a timer may be too small to be added: step over it
-            self.loop.passed = math.nextafter(before, math.inf)
         return []
 
 
