@@ -11,7 +11,7 @@ from swarmd import api
 from swarmd.base.aio import Tasks
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
-from swarmd.base.errors import Aborted, NotLeader
+from swarmd.base.errors import NotLeader
 from swarmd.cluster.allocator import Allocator
 from swarmd.cluster.ca import KeyPair
 from swarmd.cluster.ca.root import trust_bundle
@@ -41,13 +41,10 @@ from swarmd.manager.services.resource import ResourceAllocator
 from swarmd.manager.services.watchapi import Watch
 from swarmd.rpc.client import dial
 from swarmd.rpc.inprocess import InProcess
-from swarmd.rpc.methods import Method
 from swarmd.rpc.peer import MANAGER_ROLE, Caller, Peer
 from swarmd.rpc.server import Credentials, Server
 
 log = logging.getLogger(__name__)
-
-LEADER_ONLY = ("Dispatcher", "LogBroker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,8 @@ class Manager:
         self.committer = Committer(self.store, self.raft, clock)
         self.leadership = RaftLeadership(self.raft, self._dial_leader)
         self.leading = asyncio.Event()
-        """Set while this manager leads and all the leader's parts serve."""
+        """Set while this manager leads and all the leader's parts serve. They end their own
+        streams, each with a last message, when leadership is lost."""
         self._health = Health("Raft")
         self._cas = CfsslClient(pair)
         self._ca = CAServer(self.store, self.committer, entropy, config.organization, roots_pem)
@@ -204,7 +202,6 @@ class Manager:
             log.info("leadership was lost while it began")
         finally:
             self.leading.clear()
-            self._server.end_streams(_is_leader_only, Aborted("node must disconnect"))
 
     def _leader_group(self) -> LeaderGroup:
         roles = RoleEffects(self.raft, Membership(self.raft, self._entropy))
@@ -242,8 +239,3 @@ class Manager:
     def members(self) -> Sequence[api.Peer]:
         """Every manager's id and address, as this one knows them."""
         return [api.Peer(node_id=m.node_id, addr=m.addr) for m in self.raft.members()]
-
-
-def _is_leader_only(method: Method, peer: Peer) -> bool:
-    """Streams that end with the leadership: nodes must find the new leader at once."""
-    return method.service.rpartition(".")[2] in LEADER_ONLY

@@ -21,6 +21,7 @@ from swarmd.manager.manager import Manager, ManagerConfig
 from swarmd.manager.raftnode import Place, RaftDisk
 from swarmd.node.founding import ensure_log_key
 from swarmd.node.identity import Dial, Granted, IdentityClient, Request
+from swarmd.node.locker import Locker
 from swarmd.node.remotes import OBSERVATION, Remote, Remotes
 from swarmd.node.renewer import Renewed, Renewer
 from swarmd.node.statedir import KeyStore, NodeSettings, StateDir
@@ -158,9 +159,23 @@ class Membership:
             self._outfit.clock,
             self._outfit.entropy,
         )
+        locker = Locker(
+            self._keys,
+            manager.store,
+            manager.raft,
+            self._lane,
+            self._outfit.entropy,
+            self._renewer.renew_now,
+        )
+        serving = asyncio.Event()
         self.manager = manager
         try:
-            await manager.run(ready)
+            async with Tasks() as tasks:
+                tasks.spawn(manager.run(serving), "manager")
+                await serving.wait()
+                tasks.spawn(locker.run(), "locker")
+                ready.set()
+                await asyncio.Event().wait()
         finally:
             self.manager = None
 

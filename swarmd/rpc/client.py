@@ -28,6 +28,7 @@ from swarmd.rpc import methods
 from swarmd.rpc.methods import Method
 from swarmd.rpc.peer import Caller, Disconnected, Metadata
 from swarmd.rpc.status import error_of
+from swarmd.rpc.streams import being_cancelled
 from swarmd.rpc.tls import Credentials
 from swarmd.rpc.tunnel import Tunnel, open_tunnel, unreachable
 
@@ -165,7 +166,9 @@ class WireCaller:
         call = line.callable("stream_unary", found)(timeout=timeout, metadata=tuple(metadata))
         try:
             async for request in requests:
-                if not await _written(call, request.SerializeToString()):
+                with _Translated(line):
+                    more = await _written(call, request.SerializeToString())
+                if not more:
                     break
             with _Translated(line):
                 if not call.done():
@@ -283,18 +286,13 @@ class _Translated:
             raise meant from error
         if isinstance(error, grpc.aio.UsageError | asyncio.InvalidStateError):
             raise Disconnected("grpc: the client connection is closing") from error
-        if isinstance(error, asyncio.CancelledError) and not _being_cancelled():
+        if isinstance(error, asyncio.CancelledError) and not being_cancelled():
             # close() of this caller, from another task: the call ended, not its task.
             raise _closed_under() from error
 
 
 def _closed_under() -> SwarmError:
     return error_for(_CANCELLED, "grpc: the client connection is closing")
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def _finished(call: Any) -> None:

@@ -31,7 +31,7 @@ from swarmd.rpc.methods import Bound, Method
 from swarmd.rpc.peer import Authorizer, Leadership, Peer
 from swarmd.rpc.registry import Registry
 from swarmd.rpc.status import STATUS, refusal_of
-from swarmd.rpc.streams import ActiveCalls, as_generator
+from swarmd.rpc.streams import ActiveCalls, as_generator, being_cancelled
 from swarmd.rpc.tls import Credentials
 
 __all__ = ["Credentials", "Limits", "Server"]
@@ -282,6 +282,12 @@ class _Desk:
             answer = await work(peer, origin)
             code = Code.OK
             return answer
+        except asyncio.CancelledError:
+            if being_cancelled() or not self._server.registry.knows(context.peer()):
+                raise
+            # Something the handler waited for was cancelled, not the call: without an
+            # answer its caller would wait for ever.
+            await context.abort(STATUS[code], "context canceled")
         except Exception as error:
             if isinstance(error, InvariantViolation):
                 self._server.broke(error)
@@ -302,7 +308,7 @@ class _Desk:
         except asyncio.CancelledError:
             if self._server.registry.knows(peer):
                 text = f"{method.short}: over {limits.receive_bytes_max} bytes, or withdrawn"
-                self._server.refusals.note("oversized", origin.remote_addr, text)
+                self._server.refusals.note("oversized", origin.remote_addr, text, "request")
             raise
         raise Internal(f"{method.short}: no request message")
 

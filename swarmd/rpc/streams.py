@@ -77,3 +77,9 @@ class _Active:
         self.peer = peer
         self.task = task
         self.error: SwarmError | None = None
+
+
+def being_cancelled() -> bool:
+    """True when this very task is asked to stop, not just something it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -66,7 +66,6 @@ def test_both_kinds_join_leave_and_are_removed(lan: Lan) -> None:
             assert sorted(listed.stdout.splitlines()) == ["e1 Ready", "m1 Ready", "w1 Ready"]
             assert "Swarm: active" in manager.docker("info", cli=cli).stdout
         shown = manager.ctl("node", "ls").stdout
-        assert [line.split()[-3:-2] for line in shown.splitlines()[1:]] is not None
         assert all(name in shown for name in ("e1", "m1", "w1"))
         networks = manager.docker("network", "ls", "--format", "{{.Name}} {{.Driver}} {{.Scope}}")
         assert "ingress overlay swarm" in networks.stdout

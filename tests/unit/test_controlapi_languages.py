@@ -8,7 +8,7 @@ import pytest
 
 from swarmd import api
 from swarmd.manager.controlapi import constraints
-from swarmd.manager.controlapi.gotemplate import Struct, Template, TemplateError
+from swarmd.manager.controlapi.gotemplate import Method, Struct, Template, TemplateError
 from swarmd.manager.controlapi.gotemplate.values import number_text, quote
 from swarmd.manager.controlapi.images import is_image_reference
 
@@ -348,3 +348,12 @@ def test_struct_fields_may_be_methods() -> None:
     calls: list[Any] = []
     value = Struct("T", {"F": lambda: calls.append(1) or "x"})
     assert Template("t", "{{.F}}").run(value) == "x" and calls == [1]
+
+
+def test_methods_with_arguments() -> None:
+    value = Struct("*node.ctx", {"Label": Method(lambda name: f"<{name}>")})
+    outer = Struct("T", {"C": value})
+    assert Template("t", '{{.Label "a"}}{{"b" | .Label}}').run(value) == "<a><b>"
+    assert Template("t", '{{$x := .C}}{{$x.Label "c"}}{{.C.Label "d"}}').run(outer) == "<c><d>"
+    with pytest.raises(TemplateError, match="wrong number of args for Label: want 1 got 2"):
+        Template("t", '{{.Label "a" "b"}}').run(value)

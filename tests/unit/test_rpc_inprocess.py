@@ -14,11 +14,13 @@ from swarmd import api
 from swarmd.base.clock import ManualClock
 from swarmd.base.errors import (
     Aborted,
+    Code,
     DeadlineExceeded,
     Internal,
     InvariantViolation,
     NotFound,
     PermissionDenied,
+    SwarmError,
     Unimplemented,
 )
 from swarmd.rpc import methods
@@ -120,6 +122,17 @@ async def test_errors_pass_and_surprises_are_logged_once(
         with pytest.raises(Internal, match=f"^internal error in {short}$"):
             await call(caller, short, timeout=5)
     assert len(caplog.records) == 2
+
+
+async def test_something_cancelled_inside_a_handler_is_not_our_cancellation() -> None:
+    async def waits(request: Any, peer: Peer) -> Any:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    with pytest.raises(SwarmError) as error:
+        await call(local({"Control/GetNode": waits}), "Control/GetNode")
+    assert error.value.code == Code.CANCELLED
 
 
 async def test_closing_a_stream_closes_the_handler() -> None:
@@ -229,6 +242,6 @@ def test_refusals_are_capped_per_minute_and_say_how_many_were_left_out(
     clock.advance(61)
     refusals.note("tls", "192.0.2.77:1", "bad")
     assert [record.getMessage() for record in caplog.records[3:]] == [
-        "7 more connections were refused",
+        "7 more refusals were not logged",
         "refused connection from 192.0.2.77:1: tls (bad)",
     ]

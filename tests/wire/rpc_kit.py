@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import os
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -261,3 +263,41 @@ async def dialled(server: Server, credentials: Credentials, **how: Any) -> Async
 
 
 HEARTBEAT = api.HeartbeatRequest(session_id="s")
+
+
+@contextlib.asynccontextmanager
+async def tls_door(credentials: Credentials, inner: list[int], *, alpn: bool) -> AsyncIterator[int]:
+    """A small TLS server, not ours, before whichever loopback port is `inner[0]` just then."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if alpn:
+        context.set_alpn_protocols(["h2"])
+    fd = os.memfd_create("pair")
+    os.write(fd, credentials.key_pem + credentials.cert_pem)
+    context.load_cert_chain(f"/proc/self/fd/{fd}")
+    os.close(fd)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        selected = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+        assert selected == ("h2" if alpn else None)
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", inner[0])
+        writers.extend((writer, back_writer))
+        await asyncio.gather(pump(reader, back_writer), pump(back_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+        for writer in writers:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()

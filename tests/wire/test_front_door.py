@@ -127,15 +127,11 @@ async def old_tls(house: House) -> None:
         await house.raw(context)
 
 
-async def no_alpn(house: House) -> None:
-    reader, writer = await house.raw(house.context())
-    assert await ended(reader) == b""
-    writer.close()
-
-
 async def other_alpn(house: House) -> None:
+    """Good TLS, but for another protocol, which is then spoken."""
     reader, writer = await house.raw(house.context("http/1.1"))
-    assert await ended(reader) == b""
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await ended(reader)
     writer.close()
 
 
@@ -183,7 +179,7 @@ async def refused(house: House, credentials: Credentials) -> None:
 
 
 BAD = [
-    plain_http, plain_http2, noise, half_a_hello, silent, drip, old_tls, no_alpn, other_alpn,
+    plain_http, plain_http2, noise, half_a_hello, silent, drip, old_tls, other_alpn,
     garbage_inside, garbage_outside, oversized, foreign, expired,
 ]  # fmt: skip
 REASON = {
@@ -194,8 +190,6 @@ REASON = {
     silent: "timeout",
     drip: "timeout",
     old_tls: "tls",
-    no_alpn: "alpn",
-    other_alpn: "alpn",
     garbage_outside: "garbage",
     oversized: "oversized",
     foreign: "certificate",
@@ -231,9 +225,21 @@ async def test_bad_input_is_refused_once_and_others_go_on(
     reason = REASON.get(bad)
     if reason is not None:
         (line,) = lines
-        assert f": {reason} (" in line and line.startswith("refused connection from 127.0.0.1:")
+        what = "request" if bad is oversized else "connection"
+        assert f": {reason} (" in line and line.startswith(f"refused {what} from 127.0.0.1:")
     else:
         assert not lines
+
+
+async def test_a_client_without_alpn_is_served() -> None:
+    """As engines of 20.10 are once their certificate was renewed."""
+    async with house() as at:
+        reader, writer = await at.raw(at.context())
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        async with asyncio.timeout(5):
+            head = await reader.readexactly(9)
+        assert head[3] == 4, "the server's SETTINGS frame"
+        writer.close()
 
 
 async def test_a_crowd_of_silent_clients_does_not_delay_others() -> None:
@@ -262,6 +268,25 @@ async def test_too_many_pending_handshakes_are_turned_away_and_places_come_back(
                         await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
                         break
                 await asyncio.sleep(0.02)
+
+
+async def test_open_connections_without_certificate_are_limited_per_address() -> None:
+    async with house(Limits(anonymous_per_address_max=2)) as at:
+        nobody = Credentials(at.root.pem)
+        async with dialled(at.server, nobody) as one, dialled(at.server, nobody) as two:
+            for caller in (one, two):
+                await call(caller, "CA/GetRootCACertificate", timeout=5)
+            with pytest.raises(Unavailable):
+                async with dialled(at.server, nobody) as three:
+                    await call(three, "CA/GetRootCACertificate", timeout=5)
+            async with dialled(at.server, at.root.issue("w1")) as known:
+                await known.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+        for _ in range(200):
+            if not len(at.server.registry):
+                break
+            await asyncio.sleep(0.01)
+        async with dialled(at.server, nobody) as again:
+            await call(again, "CA/GetRootCACertificate", timeout=5)
 
 
 async def test_refusals_are_not_logged_without_end(caplog: pytest.LogCaptureFixture) -> None:

@@ -117,11 +117,10 @@ async def test_each_service_is_answered_where_the_tables_say() -> None:
 
 
 async def test_callers_address_is_the_callers_not_the_followers() -> None:
-    async with cluster() as at:
-        async with dialled(at.follower, at.root.issue("w1")) as caller:
-            await call(caller, "Dispatcher/Heartbeat", timeout=5)
-            (connection,) = at.follower.registry._connections.values()
-            assert at.at_leader[0].peer.remote_addr == connection.remote_addr
+    async with cluster() as at, dialled(at.follower, at.root.issue("w1")) as caller:
+        await call(caller, "Dispatcher/Heartbeat", timeout=5)
+        (connection,) = at.follower.registry._connections.values()
+        assert at.at_leader[0].peer.remote_addr == connection.remote_addr
 
 
 async def test_metadata_of_a_forwarded_call() -> None:
@@ -214,22 +213,26 @@ async def test_errors_of_the_leader_arrive_unchanged() -> None:
 
 async def test_closing_a_forwarded_stream_ends_it_at_the_leader() -> None:
     house = Endless()
-    async with cluster({"Dispatcher/Session": house.session}) as at:
-        async with dialled(at.follower, at.root.issue("w1")) as caller:
-            async with aclosing(caller.server_stream("Dispatcher/Session", SESSION)) as stream:
-                assert (await anext(stream)).session_id == "w1"
-            await house.until(lambda: house.open == 0)
+    async with (
+        cluster({"Dispatcher/Session": house.session}) as at,
+        dialled(at.follower, at.root.issue("w1")) as caller,
+    ):
+        async with aclosing(caller.server_stream("Dispatcher/Session", SESSION)) as stream:
+            assert (await anext(stream)).session_id == "w1"
+        await house.until(lambda: house.open == 0)
 
 
 async def test_forwarded_stream_ends_when_the_leader_goes() -> None:
     house = Endless()
-    async with cluster({"Dispatcher/Session": house.session}) as at:
-        async with dialled(at.follower, at.root.issue("w1")) as caller:
-            stream = caller.server_stream("Dispatcher/Session", SESSION)
+    async with (
+        cluster({"Dispatcher/Session": house.session}) as at,
+        dialled(at.follower, at.root.issue("w1")) as caller,
+    ):
+        stream = caller.server_stream("Dispatcher/Session", SESSION)
+        await anext(stream)
+        at.leader.end_streams(lambda method, peer: True)
+        with pytest.raises(Unavailable):
             await anext(stream)
-            at.leader.end_streams(lambda method, peer: True)
-            with pytest.raises(Unavailable):
-                await anext(stream)
 
 
 async def test_no_leader_is_said_at_once() -> None:
@@ -337,13 +340,13 @@ async def test_own_calls_are_not_handed_on_twice() -> None:
     async with cluster() as at:
         third = Follower(at.to_leader)
         services = dummy_services([])
-        async with serving(
-            services, at.root.issue("m3", "swarm-manager"), leadership=third
-        ) as between:
-            async with dialled(between, at.root.issue("m2", "swarm-manager")) as to_third:
-                own = InProcess(services, Peer("m2", local=True), Follower(to_third))
-                with pytest.raises(ResourceExhausted, match=r"more than one redirect.*\[@\]"):
-                    await call(own, "Dispatcher/Heartbeat", timeout=5)
+        async with (
+            serving(services, at.root.issue("m3", "swarm-manager"), leadership=third) as between,
+            dialled(between, at.root.issue("m2", "swarm-manager")) as to_third,
+        ):
+            own = InProcess(services, Peer("m2", local=True), Follower(to_third))
+            with pytest.raises(ResourceExhausted, match=r"more than one redirect.*\[@\]"):
+                await call(own, "Dispatcher/Heartbeat", timeout=5)
 
 
 async def test_many_calls_at_once_through_a_follower() -> None:

@@ -358,6 +358,18 @@ async def test_unexpected_errors_are_logged_once_and_not_told(
     assert record.exc_info is not None and "inner detail" in str(record.exc_info[1])
 
 
+async def test_something_cancelled_inside_a_handler_is_answered() -> None:
+    async def waits(request: Any, peer: Peer) -> Any:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with pair({"Health/Check": waits}) as (_, caller):
+        with pytest.raises(SwarmError) as error:
+            await asyncio.wait_for(call(caller, "Health/Check"), 5)
+    assert error.value.code == Code.CANCELLED
+
+
 async def test_very_long_error_text_still_arrives() -> None:
     async def fail(request: Any, peer: Peer) -> Any:
         raise NotFound("x" * 100_000)

@@ -10,7 +10,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -29,7 +28,9 @@ from tests.wire.rpc_kit import (
     dialled,
     dummy_services,
     serving,
+    tls_door,
 )
+from tests.wire.test_front_goodbye import Backend
 
 
 async def beat(caller: Any) -> None:
@@ -284,61 +285,19 @@ async def running(server: Server) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
-@contextlib.asynccontextmanager
-async def without_alpn(credentials: Credentials) -> AsyncIterator[int]:
-    """A manager of 20.10-27.x after a renewal: TLS that selects no protocol, then gRPC."""
-    backend = grpc.aio.server()
-
-    class Handlers:
-        def service(self, details: Any) -> Any:
-            async def answer(raw: bytes, context: Any) -> bytes:
-                return b""
-
-            return grpc.unary_unary_rpc_method_handler(answer)
-
-    backend.add_generic_rpc_handlers((Handlers(),))
-    inner = backend.add_insecure_port("127.0.0.1:0")
-    await backend.start()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    load_pair(context, credentials)
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() is None
-        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", inner)
-        await asyncio.gather(pump(reader, back_writer), pump(back_reader, writer))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        await backend.stop(0)
-        await asyncio.sleep(0.05)
-
-
-def load_pair(context: ssl.SSLContext, credentials: Credentials) -> None:
-    import os
-
-    fd = os.memfd_create("pair")
-    os.write(fd, credentials.key_pem + credentials.cert_pem)
-    context.load_cert_chain(f"/proc/self/fd/{fd}")
-    os.close(fd)
-
-
 async def test_client_copes_with_managers_that_select_no_alpn() -> None:
+    """Managers of 20.10 to 27.x after a renewal."""
     root = Root()
-    async with without_alpn(root.issue("m1", "swarm-manager")) as port:
+    backend = Backend()
+    await backend.server.start()
+    manager = root.issue("m1", "swarm-manager")
+    async with tls_door(manager, [backend.port], alpn=False) as port:
         for credentials in (root.issue("w1"), Credentials(root.pem), Credentials(None)):
             caller = await dial(f"127.0.0.1:{port}", credentials)
             await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
             await caller.close()
+    await backend.server.stop(0)
+    assert backend.beats == 3
 
 
 @pytest.mark.parametrize("addr", ["127.0.0.1", "127.0.0.1:x", "::1:2377", "127.0.0.1:70000", ""])

@@ -21,6 +21,7 @@ from swarmd.faces.engineapi.context import NEWEST, OLDEST, Context
 from swarmd.faces.engineapi.engine import EngineFacts, EngineLink, parse_version
 from swarmd.faces.engineapi.errors import Refusal, answer, bad_request, unavailable
 from swarmd.faces.engineapi.eventlog import EventLog
+from swarmd.faces.engineapi.hijack import Handler
 from swarmd.faces.engineapi.interfaces import Interfaces, system_interfaces
 from swarmd.faces.engineapi.passthrough import relay
 from swarmd.faces.engineapi.routes import Table, events, networks, nodes, swarm, system
@@ -106,6 +107,9 @@ class EngineAPI:
         except Exception:
             logger.exception("%s request failed", request.method)
             return self._replies.error(500, "internal error")
+        finally:
+            if isinstance(request.protocol, Handler):
+                request.protocol.release()
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, query_text = request.raw_path.partition("?")

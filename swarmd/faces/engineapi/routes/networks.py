@@ -209,7 +209,6 @@ async def remove(context: Context, call: Call) -> web.StreamResponse:
         if context.engine is None:
             raise not_found(f"network {call.ident} not found")
         return await relay(call.request, context.engine)
-    # The look-up a manager makes by id cannot be skipped: a worker must get its refusal.
     request = api.RemoveNetworkRequest(network_id=id)
     await context.ask("Control/RemoveNetwork", request)
     return call.replies.empty(204)

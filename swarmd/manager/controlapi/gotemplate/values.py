@@ -6,7 +6,7 @@ Sequence (slice) and `Struct` for anything with named fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias, TypeGuard
@@ -17,14 +17,23 @@ _MORE_ESCAPES = {"\v": "\\v", "\\": "\\\\", '"': '\\"'}
 
 
 @dataclass(frozen=True, slots=True)
+class Method:
+    """A method that takes arguments; as a field of a `Struct` it can be invoked."""
+
+    function: Callable[..., Value]
+
+
+@dataclass(frozen=True, slots=True)
 class Struct:
     """A value with a fixed set of fields; `type_name` is how Go would print its type.
 
-    A field that is callable is a method without arguments: it is called on use.
+    A field that is callable is a method without arguments: it is called on use. `source` is
+    the plain value behind it, for functions that want to encode the whole.
     """
 
     type_name: str
     fields: Mapping[str, Value] = field(default_factory=dict)
+    source: Value = None
 
     def get(self, name: str) -> Value:
         """Field `name`, methods called; KeyError when there is none."""
