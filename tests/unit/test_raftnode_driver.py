@@ -30,7 +30,7 @@ from swarmd.manager.raftnode import (
 )
 from swarmd.manager.raftnode.files import Files
 from swarmd.manager.raftnode.proposals import RequestIds, encode_request, request_number
-from tests.harness.raftgroup import KEY, Group, One, eventually
+from tests.harness.raftnodes import KEY, Group, One, eventually
 
 NEVER = 1e6  # seconds per tick: nothing happens by the clock
 

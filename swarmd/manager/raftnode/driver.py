@@ -327,6 +327,7 @@ class RaftNode:
         if ready.snapshot is not None:
             await self._lane.run(partial(disk.adopt_snapshot, ready.snapshot))
             storage.apply_snapshot(ready.snapshot)
+            self._snapshotter.adopted(ready.snapshot)
         if ready.must_sync:
             state, self._unsaved = self._unsaved, None
             begun = self._clock.monotonic()
