@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from swarmd import api
 from swarmd.base.clock import Clock
+from swarmd.base.entropy import Entropy
 from swarmd.faces.engineapi import texts
 from swarmd.faces.engineapi.backend import Backend, Caller, HostFacts, LocalState
 from swarmd.faces.engineapi.engine import EngineFacts, EngineLink
@@ -44,6 +45,7 @@ class Context:
     clock: Clock
     events: EventLog
     interfaces: Interfaces
+    entropy: Entropy
     engine: EngineLink | None = None
     engine_facts: EngineFacts | None = None
     default_advertise: str = ""
