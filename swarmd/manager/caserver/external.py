@@ -152,7 +152,10 @@ def _address(url: str) -> tuple[str, int]:
 
 def _shown(url: str) -> str:
     """The URL for logs: without user, password and query, which may be secrets."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(not a URL)"
     return f"{parts.scheme}://{parts.hostname}{parts.path}"
 
 

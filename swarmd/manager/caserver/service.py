@@ -20,6 +20,7 @@ from swarmd.cluster.ca import MANAGER, WORKER, tokens
 from swarmd.cluster.ca.certificates import csr_bytes_max
 from swarmd.cluster.housekeeping.signer import is_final
 from swarmd.cluster.store import Batch, Store, Transaction, edit
+from swarmd.rpc.peer import Peer
 
 log = logging.getLogger(__name__)
 
@@ -27,30 +28,6 @@ T = TypeVar("T")
 
 ids_tried_max = 4
 _State = api.IssuanceStatus.State
-
-
-class Peer(Protocol):
-    """What is read of a caller; `rpc.Peer` has it."""
-
-    @property
-    def node_id(self) -> str:
-        """Node id, empty without a certificate."""
-        ...
-
-    @property
-    def organization(self) -> str:
-        """Cluster id of the certificate."""
-        ...
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """Roles of the certificate."""
-        ...
-
-    @property
-    def local(self) -> bool:
-        """True for calls of this manager itself."""
-        ...
 
 
 class Committer(Protocol):
