@@ -1,0 +1,1 @@
+"""Planners that keep the cluster in order: certificates, roots, gossip keys, roles."""
