@@ -49,6 +49,10 @@ class Place(enum.Enum):
     LOCKED = "locked"
 
 
+class NotHere(FailedPrecondition):
+    """This node itself refuses a command in its present state."""
+
+
 class JoinGoesOn(SwarmError):
     """The join took too long to wait for; it continues in the background."""
 
@@ -150,7 +154,7 @@ class SwarmNode:
         if not done:
             raise JoinGoesOn
         if task.cancelled():
-            raise FailedPrecondition("the join was given up")
+            raise NotHere("the join was given up")
         error = task.result()
         if error is not None:
             raise error
@@ -174,9 +178,7 @@ class SwarmNode:
         root_pem = await client.download_root(wish.token)
         granted = await client.obtain(root_pem, Request(wish.token, wish.availability))
         if granted.identity.is_manager:
-            raise FailedPrecondition(
-                "joining a quorum of managers is not offered yet: use the worker token"
-            )
+            raise NotHere("joining a quorum of managers is not offered yet: use the worker token")
         keys = KeyStore(self._state, outfit.entropy)
         await self._blocking(partial(self._state.save_root, granted.root_pem))
         await self._blocking(partial(keys.write, granted.identity.pair))
@@ -203,12 +205,12 @@ class SwarmNode:
 
     def _demand(self, place: Place) -> None:
         if self.place is not place:
-            raise FailedPrecondition(f"this node is {self.place.value}, not {place.value}")
+            raise NotHere(f"this node is {self.place.value}, not {place.value}")
 
     def _spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         if self._tasks is None:
             work.close()
-            raise FailedPrecondition("the node is not running")
+            raise NotHere("the node is not running")
         return self._tasks.spawn(work, name)
 
     async def _blocking(self, work: Callable[[], T]) -> T:
