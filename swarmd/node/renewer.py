@@ -28,7 +28,8 @@ SETTLE_SECONDS = 0.5
 UNREADABLE_SECONDS = 300.0
 RETRY = Backoff(base_seconds=5.0, cap_seconds=3600.0, factor=2.0, step_seconds=5.0)
 # Timers run on the monotonic clock: look at the wall clock again at least this often.
-look_again_seconds = 600.0
+look_again_seconds = 3600.0
+wait_seconds_min = 0.01  # less than the clock can tell apart must not make it spin
 
 
 def renewal_time(not_before: float, not_after: float, entropy: Entropy) -> float:
@@ -99,7 +100,8 @@ class Renewer:
         """Wait until it is time; True when a renewal is demanded before."""
         due = self._due()
         while (left := due - self._clock.now()) > 0:
-            if await until(self._wanted, min(left, look_again_seconds)):
+            pause = max(min(left, look_again_seconds), wait_seconds_min)
+            if await until(self._wanted, pause):
                 break
         wanted = self._wanted.is_set()
         self._wanted.clear()
@@ -111,7 +113,7 @@ class Renewer:
         if identity is None:
             self._report(Renewed(None, SwarmError("failed to read certificate expiration")))
             return now + UNREADABLE_SECONDS
-        if identity.not_after < now or self._forced:
+        if identity.not_after <= now or self._forced:
             if not self._failures:
                 return now
             return now + RETRY.delay(self._failures - 1, self._entropy)

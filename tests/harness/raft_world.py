@@ -35,6 +35,7 @@ class Weather:
     disk_delay: float
     fault_every: float
     propose_every: float
+    read_every: float
     snapshot_every: int
     size_per_message: int
     inflight: int
@@ -49,9 +50,10 @@ class Weather:
             loss=chance.choice((0.0, 0.01, 0.1, 0.3)),
             double=chance.choice((0.0, 0.02, 0.15)),
             delay=chance.choice((0.05, 0.3, 2.0, 6.0)),
-            disk_delay=chance.choice((0.0, 0.0, 0.2, 1.5)),
+            disk_delay=chance.choice((0.0, 0.0, 0.2, 1.5, 8.0)),
             fault_every=chance.choice((3.0, 6.0, 15.0)),
             propose_every=chance.choice((0.3, 1.0, 4.0)),
+            read_every=chance.choice((0.7, 5.0)),
             snapshot_every=chance.choice((5, 20, 1000)),
             size_per_message=chance.choice((1, 60, 65535)),
             inflight=chance.choice((1, 4, 256)),
