@@ -16,7 +16,7 @@ from swarmd.base.errors import SwarmError
 from swarmd.cluster.ca.envelope import decryptor, secretbox
 from swarmd.cluster.store import Store
 from swarmd.manager.commit import Committer
-from swarmd.manager.raftnode import Membership, Place, RaftNode
+from swarmd.manager.raftnode import Membership, NotMember, Place, RaftNode
 from swarmd.manager.raftnode.files import Files
 
 KEY = b"k" * 32
@@ -66,6 +66,9 @@ class Network:
             if target is None or self.dropped(copy) or {sender, message.to} & self.cut:
                 raise SwarmError("lost")
             target.step(copy)
+        except NotMember:
+            if sender in self.nodes:
+                self.nodes[sender].report_removed()
         except SwarmError:
             self._report(sender, message, ok=False)
         else:
