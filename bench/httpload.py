@@ -6,6 +6,7 @@ bytes, handed out from one list, so every request is sent exactly once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import selectors
 import socket
@@ -83,33 +84,38 @@ class _Connection:
 
 
 def run(path: str, requests: Sequence[bytes], connections: int, limit: float = 120) -> Result:
-    """Send every request once over `connections` connections; at most `limit` seconds."""
+    """Send every request once over `connections` connections; at most `limit` seconds.
+
+    Connections are open before the clock starts. Raises `ConnectionError` when one is closed
+    by the server.
+    """
     waiting = iter(requests)
-    selector = selectors.DefaultSelector()
     latencies: list[float] = []
     refused, sample, active = 0, "", 0
-    begun = time.perf_counter()
-    for data, _ in zip(waiting, range(connections), strict=False):
-        connection = _Connection(path)
-        selector.register(connection.sock, selectors.EVENT_READ, connection)
-        connection.send(data)
-        active += 1
-    while active and time.perf_counter() - begun < limit:
-        for key, _ in selector.select(1):
-            connection = key.data
-            answer = connection.receive()
-            if answer is None:
-                continue
-            latencies.append(time.perf_counter() - connection.begun)
-            if answer[0] >= 400:
-                refused += 1
-                sample = answer[1].decode(errors="replace")[:200]
-            following = next(waiting, None)
-            if following is None:
-                selector.unregister(connection.sock)
-                connection.sock.close()
-                active -= 1
-            else:
-                connection.send(following)
-    selector.close()
-    return Result(time.perf_counter() - begun, latencies, refused, sample)
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        opened = [_Connection(path) for _ in range(min(connections, len(requests)))]
+        for connection in opened:
+            stack.callback(connection.sock.close)
+            selector.register(connection.sock, selectors.EVENT_READ, connection)
+        begun = time.perf_counter()
+        for connection, data in zip(opened, waiting, strict=False):
+            connection.send(data)
+            active += 1
+        while active and time.perf_counter() - begun < limit:
+            for key, _ in selector.select(1):
+                connection = key.data
+                answer = connection.receive()
+                if answer is None:
+                    continue
+                latencies.append(time.perf_counter() - connection.begun)
+                if answer[0] >= 400:
+                    refused += 1
+                    sample = answer[1].decode(errors="replace")[:200]
+                following = next(waiting, None)
+                if following is None:
+                    selector.unregister(connection.sock)
+                    active -= 1
+                else:
+                    connection.send(following)
+        return Result(time.perf_counter() - begun, latencies, refused, sample)

@@ -32,6 +32,7 @@ from swarmd.base.errors import (
     InvariantViolation,
     NotFound,
     NotLeader,
+    SwarmError,
     invariant,
 )
 from swarmd.base.limits import watch_events_max
@@ -337,6 +338,10 @@ class Reconciler:
         except NotLeader as error:
             # Leadership is gone and so are we, soon; until then do not press.
             log.debug("%s %s: %s", lane.planner.name, key, error)
+            self._back_off(lane, key, entry)
+        except SwarmError as error:  # expected trouble: no trace needed
+            _failures.labels(lane.planner.name).inc()
+            log.warning("planner %s on %s: %s", lane.planner.name, key, error)
             self._back_off(lane, key, entry)
         except Exception:
             self._note_failure(lane, key)

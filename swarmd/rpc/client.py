@@ -28,6 +28,7 @@ from swarmd.rpc import methods
 from swarmd.rpc.methods import Method
 from swarmd.rpc.peer import Caller, Disconnected, Metadata
 from swarmd.rpc.status import error_of
+from swarmd.rpc.streams import being_cancelled
 from swarmd.rpc.tls import Credentials
 from swarmd.rpc.tunnel import Tunnel, open_tunnel, unreachable
 
@@ -75,7 +76,7 @@ class WireCaller:
         entropy: Entropy,
     ) -> None:
         self.addr = addr
-        self._credentials = credentials
+        self.credentials = credentials
         self._server_name = server_name
         self._timeout = timeout
         self._clock = clock
@@ -165,7 +166,9 @@ class WireCaller:
         call = line.callable("stream_unary", found)(timeout=timeout, metadata=tuple(metadata))
         try:
             async for request in requests:
-                if not await _written(call, request.SerializeToString()):
+                with _Translated(line):
+                    more = await _written(call, request.SerializeToString())
+                if not more:
                     break
             with _Translated(line):
                 if not call.done():
@@ -197,7 +200,7 @@ class WireCaller:
         await self._sweep()
         self._check_open()
         tunnel = await open_tunnel(
-            self.addr, self._credentials, self._server_name, self._clock, self._entropy
+            self.addr, self.credentials, self._server_name, self._clock, self._entropy
         )
         authority = CA_NAME if self._server_name == CA_NAME else self.addr
         line = _Line(tunnel, authority)
@@ -283,18 +286,13 @@ class _Translated:
             raise meant from error
         if isinstance(error, grpc.aio.UsageError | asyncio.InvalidStateError):
             raise Disconnected("grpc: the client connection is closing") from error
-        if isinstance(error, asyncio.CancelledError) and not _being_cancelled():
+        if isinstance(error, asyncio.CancelledError) and not being_cancelled():
             # close() of this caller, from another task: the call ended, not its task.
             raise _closed_under() from error
 
 
 def _closed_under() -> SwarmError:
     return error_for(_CANCELLED, "grpc: the client connection is closing")
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def _finished(call: Any) -> None:
@@ -314,7 +312,10 @@ async def _written(call: Any, raw: bytes) -> bool:
     return False
 
 
-def _parse(method: Method, raw: bytes) -> Any:
+def _parse(method: Method, raw: bytes | None) -> Any:
+    if raw is None:
+        # Stock managers end PublishLogs so when told `close`: OK, but no message.
+        raise Internal(f"{method.short}: ended without an answer")
     try:
         return method.response.FromString(raw)
     except DecodeError as error:

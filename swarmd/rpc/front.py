@@ -1,4 +1,4 @@
-"""The TLS front of port 2377: certificate optional, HTTP/2 demanded, bytes pumped to gRPC.
+"""The TLS front of port 2377: certificate optional, ALPN h2 offered, bytes pumped to gRPC.
 
 gRPC's own Python server can only forbid or demand client certificates; nodes join without
 one and work with one on the same port (wire/FRONT 1). Each new connection takes the
@@ -39,6 +39,9 @@ class Limits:
     """Handshakes under way at once, all addresses."""
     pending_per_address_max: int = 1024
     """Handshakes under way at once from one IP address (many nodes behind one NAT)."""
+    anonymous_per_address_max: int = 1024
+    """Open connections without certificate from one IP address: joining nodes hold one each
+    for seconds, and nobody else has a use for them."""
     connections_max: int = 16_384
     join_seconds: float = 5.0
     """How long gRPC may take to accept its end."""
@@ -57,19 +60,19 @@ class Refusals:
         self._lines = 0
         self._untold = 0
 
-    def note(self, why: str, remote_addr: str, detail: object) -> None:
+    def note(self, why: str, remote_addr: str, detail: object, what: str = "connection") -> None:
         """Count one refusal and log it unless there were too many lately."""
         _REFUSED.labels(why).inc()
         now = self._clock.monotonic()
         if now - self._since >= self._limits.log_seconds:
             if self._untold:
-                log.info("%d more connections were refused", self._untold)
+                log.info("%d more refusals were not logged", self._untold)
             self._since, self._lines, self._untold = now, 0, 0
         if self._lines >= self._limits.log_lines_max:
             self._untold += 1
             return
         self._lines += 1
-        log.info("refused connection from %s: %s (%s)", remote_addr, why, detail)
+        log.info("refused %s from %s: %s (%s)", what, remote_addr, why, detail)
 
 
 class Front:
@@ -83,6 +86,7 @@ class Front:
         clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None], str], object],
         limits: Limits,
+        refusals: Refusals,
     ) -> None:
         self._backend = backend
         self._credentials = credentials
@@ -90,10 +94,11 @@ class Front:
         self._clock = clock
         self._spawn = spawn
         self._limits = limits
-        self._refusals = Refusals(limits, clock)
+        self._refusals = refusals
         self._listeners: list[asyncio.Server] = []
         self._links: set[Visitor] = set()
         self._pending: Counter[str] = Counter()
+        self._anonymous: Counter[str] = Counter()
         self._pending_total = 0
         self._used: Credentials | None = None
         self._context: ssl.SSLContext | None = None
@@ -158,15 +163,15 @@ class Front:
     def settled(self, host: str) -> None:
         """A handshake is over, for good or bad."""
         self._pending_total -= 1
-        self._pending[host] -= 1
-        if self._pending[host] <= 0:
-            del self._pending[host]
+        _decrement(self._pending, host)
 
     def identify(self, link: Visitor) -> None:
-        """Look at a finished handshake and, if it is acceptable, join it to gRPC."""
-        if link.tls.selected_alpn_protocol() != "h2":
-            self._refuse(link, "alpn", "the client does not offer h2")
-            return
+        """Look at a finished handshake and, if it is acceptable, join it to gRPC.
+
+        ALPN is selected where it is offered, but not demanded: an engine of 20.10 offers none
+        once its certificate was renewed (measured). gRPC itself hangs up on anything that does
+        not begin with HTTP/2's preface.
+        """
         der = link.tls.getpeercert(binary_form=True)
         subject: Subject | None = None
         if der:
@@ -175,12 +180,20 @@ class Front:
             except ValueError as error:
                 self._refuse(link, "certificate", error)
                 return
+        else:
+            link.anonymous = True
+            self._anonymous[link.host] += 1
+            if self._anonymous[link.host] > self._limits.anonymous_per_address_max:
+                self._refuse(link, "limit", "too many connections without certificate")
+                return
         connection = self._registry.add(subject, link.remote_addr)
         self._spawn(self._join(link, connection), "front-join")
 
     def gone(self, link: Visitor, error: Exception | None) -> None:
         """A connection is over."""
         self._links.discard(link)
+        if link.anonymous:
+            _decrement(self._anonymous, link.host)
         _OPEN.dec()
         self._empty.set()
         if error is None:
@@ -198,7 +211,7 @@ class Front:
 
     async def _join(self, link: Visitor, connection: Connection) -> None:
         """Connect to gRPC under the connection's name and start pumping."""
-        backend = PlainLink(lambda: self._registry.drop(connection))
+        backend = PlainLink(link, lambda: self._registry.drop(connection))
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._limits.join_seconds):
@@ -209,7 +222,6 @@ class Front:
             self._refusals.note("backend", connection.remote_addr, repr(error))
             link.abort()
             return
-        backend.attach(link)
         link.attach(backend)
 
     def context(self) -> ssl.SSLContext:
@@ -229,12 +241,13 @@ class Front:
 class Visitor(TlsLink):
     """One connection at the front."""
 
-    __slots__ = ("_counted", "_front", "host", "remote_addr")
+    __slots__ = ("_counted", "_front", "anonymous", "host", "remote_addr")
 
     def __init__(self, front: Front) -> None:
         super().__init__(front.context(), server_side=True)
         self._front = front
         self._counted = False
+        self.anonymous = False
         self.host = ""
         self.remote_addr = ""
 
@@ -261,6 +274,12 @@ class Visitor(TlsLink):
         if self._counted:
             self._counted = False
             self._front.settled(self.host)
+
+
+def _decrement(counts: Counter[str], key: str) -> None:
+    counts[key] -= 1
+    if counts[key] <= 0:
+        del counts[key]
 
 
 async def _connect(path: str, name: str) -> socket.socket:

@@ -17,11 +17,13 @@ from typing import Any
 from google.protobuf.message import Message
 
 from swarmd.base.errors import (
+    Code,
     DeadlineExceeded,
     Internal,
     InvariantViolation,
     SwarmError,
     Unimplemented,
+    error_for,
 )
 from swarmd.rpc import methods
 from swarmd.rpc.authorize import authorize
@@ -29,7 +31,7 @@ from swarmd.rpc.identity import Subject
 from swarmd.rpc.leaderproxy import LeaderProxy, Origin
 from swarmd.rpc.methods import Bound
 from swarmd.rpc.peer import Leadership, Metadata, Peer
-from swarmd.rpc.streams import as_generator
+from swarmd.rpc.streams import as_generator, being_cancelled
 
 log = logging.getLogger(__name__)
 _NAMELESS = "@"
@@ -167,6 +169,10 @@ async def _limited(method: str, work: Awaitable[Any], timeout: float | None) -> 
             return await work
     except (SwarmError, InvariantViolation, StopAsyncIteration):
         raise
+    except asyncio.CancelledError as error:
+        if being_cancelled():
+            raise
+        raise error_for(Code.CANCELLED, "context canceled") from error
     except Exception as error:
         if limit.expired() and isinstance(error, TimeoutError):
             raise DeadlineExceeded("context deadline exceeded") from error

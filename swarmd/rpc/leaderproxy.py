@@ -8,7 +8,7 @@ the leader would take the follower itself for the caller.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +57,7 @@ class Origin:
         before = [value for key, value in self.metadata if key == identity.REDIRECT]
         if before:
             raise ResourceExhausted(f"more than one redirect to leader from: [{' '.join(before)}]")
-        out = [(key, value) for key, value in self.metadata if _passes(key)]
+        out = [(key, value) for key, value in self.metadata if key not in _OWN]
         out.append((identity.REDIRECT, self.remote_addr))
         if self.own:
             return out
@@ -162,7 +162,10 @@ class LeaderProxy:
                 return caller
 
 
-def _passes(key: str) -> bool:
-    return not (
-        key in _OWN or key in _RESERVED or key.startswith((":", "grpc-")) or key.endswith("-bin")
-    )
+def told(metadata: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
+    """What a caller itself put into its metadata, without what its gRPC library did."""
+    return [(key, value) for key, value in metadata if isinstance(value, str) and _is_told(key)]
+
+
+def _is_told(key: str) -> bool:
+    return key not in _RESERVED and not key.startswith((":", "grpc-"))

@@ -56,12 +56,11 @@ def keep_alive(transport: asyncio.BaseTransport) -> None:
 class Link(asyncio.Protocol):
     """What both ends share: a transport, a partner, flow control, an orderly end."""
 
-    __slots__ = ("_held", "_linger", "_transport", "partner")
+    __slots__ = ("_linger", "_transport", "partner")
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._linger: asyncio.TimerHandle | None = None
-        self._held = False
         self.partner: Partner | None = None
 
     @property
@@ -72,13 +71,6 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (called by the event loop)."""
         self._transport = cast(asyncio.Transport, transport)
-
-    def attach(self, partner: Partner) -> None:
-        """Send what arrives here to `partner`."""
-        if self.closing:
-            partner.finish()
-        else:
-            self.partner = partner
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the partner down too (called by the event loop)."""
@@ -101,13 +93,11 @@ class Link(asyncio.Protocol):
 
     def hold(self) -> None:
         """Stop reading from our peer."""
-        self._held = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def release(self) -> None:
         """Read from our peer again."""
-        self._held = False
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -131,8 +121,10 @@ class PlainLink(Link):
 
     __slots__ = ("_closed",)
 
-    def __init__(self, closed: Callable[[], None]) -> None:
+    def __init__(self, partner: Partner | None, closed: Callable[[], None]) -> None:
         super().__init__()
+        # Known from the start: gRPC speaks first, maybe before anybody could attach.
+        self.partner = partner
         self._closed = closed
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -203,10 +195,12 @@ class TlsLink(Link, abc.ABC):
 
     def attach(self, partner: Partner) -> None:
         """Start pumping: what came since the handshake goes first."""
-        super().attach(partner)
-        if self.partner is not None:
-            self.release()
-            self._drain()
+        if self.closing:
+            partner.finish()
+            return
+        self.partner = partner
+        self.release()
+        self._drain()
 
     def fail(self, error: Exception) -> None:
         """End the connection at once because of `error`; the first one counts."""

@@ -20,7 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from swarmd.api import pb
 from swarmd.api.pb import options_pb2
-from swarmd.base.errors import invariant
+from swarmd.base.errors import InvariantViolation, invariant
 
 PACKAGE = "docker.swarmkit.v1"
 _PROXIED_ON_PORT = frozenset(
@@ -121,6 +121,15 @@ def find(short: str) -> Method:
     return table()[f"/{PACKAGE}.{short}"]
 
 
+@functools.cache
+def _by_service() -> Mapping[str, Sequence[tuple[str, Method]]]:
+    """The methods of each service, with their names in Python."""
+    found: dict[str, list[tuple[str, Method]]] = {}
+    for method in table().values():
+        found.setdefault(method.service, []).append((python_name(method.name), method))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """A method and the handler that a service object gives it."""
@@ -138,12 +147,13 @@ def bind(service_objects: Sequence[object]) -> dict[str, Bound]:
     bound: dict[str, Bound] = {}
     for item in service_objects:
         full_name = str(getattr(item, "SERVICE", ""))
-        invariant(full_name in services(), f"{type(item).__name__} names no known SERVICE")
-        for method in table().values():
-            if method.service != full_name:
-                continue
-            handler = getattr(item, python_name(method.name), None)
-            invariant(handler is not None, f"{type(item).__name__} lacks {method.short}")
-            invariant(method.path not in bound, f"two objects serve {method.short}")
-            bound[method.path] = Bound(method, cast(Callable[..., Any], handler))
+        wanted = _by_service().get(full_name)
+        invariant(wanted is not None, f"{type(item).__name__} names no known SERVICE")
+        for name, method in wanted or ():
+            handler = getattr(item, name, None)
+            if handler is None:
+                raise InvariantViolation(f"{type(item).__name__} lacks {method.short}")
+            if method.path in bound:
+                raise InvariantViolation(f"two objects serve {method.short}")
+            bound[method.path] = Bound(method, handler)
     return bound

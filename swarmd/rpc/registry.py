@@ -50,6 +50,10 @@ class Registry:
         """Forget a connection that ended."""
         self._connections.pop(_SCHEME + connection.name, None)
 
+    def knows(self, grpc_peer: str) -> bool:
+        """True while the connection is open."""
+        return grpc_peer in self._connections
+
     def find(self, grpc_peer: str) -> Connection:
         """The connection a call came on. Raises `Unauthenticated` for strangers."""
         connection = self._connections.get(grpc_peer)

@@ -25,13 +25,13 @@ from swarmd.base.entropy import Entropy, SystemEntropy
 from swarmd.base.errors import Code, Internal, InvariantViolation, SwarmError, Unavailable
 from swarmd.rpc import identity, methods
 from swarmd.rpc.authorize import authorize
-from swarmd.rpc.front import Front, Limits
-from swarmd.rpc.leaderproxy import LeaderProxy, Origin
+from swarmd.rpc.front import Front, Limits, Refusals
+from swarmd.rpc.leaderproxy import LeaderProxy, Origin, told
 from swarmd.rpc.methods import Bound, Method
 from swarmd.rpc.peer import Authorizer, Leadership, Peer
 from swarmd.rpc.registry import Registry
 from swarmd.rpc.status import STATUS, refusal_of
-from swarmd.rpc.streams import ActiveCalls, as_generator
+from swarmd.rpc.streams import ActiveCalls, as_generator, being_cancelled
 from swarmd.rpc.tls import Credentials
 
 __all__ = ["Credentials", "Limits", "Server"]
@@ -70,6 +70,8 @@ class Server:
         self._limits = front_limits or Limits()
         self._registry = Registry(entropy or SystemEntropy())
         self._calls = ActiveCalls()
+        self.refusals = Refusals(self._limits, self._clock)
+        """Where everything turned away is counted and logged."""
         self._broken: asyncio.Future[None] | None = None
         desk = _Desk(self, authorizer, LeaderProxy(leadership))
         self._handlers = desk.handlers(methods.bind(services))
@@ -104,34 +106,52 @@ class Server:
         closed. Raises `OSError` when a port cannot be opened, `ValueError` or `OSError` for
         unusable credentials, `InvariantViolation` when a handler found a bug.
         """
-        self._broken = asyncio.get_running_loop().create_future()
+        self._broken = broken = asyncio.get_running_loop().create_future()
         backend = grpc.aio.server(options=_OPTIONS)
         backend.add_generic_rpc_handlers((self,))
         with _PrivateSocket() as private:
             backend.add_insecure_port(f"unix:{private.path}")
             await backend.start()
             try:
-                address = private.hide()
-                async with Tasks() as tasks:
-                    front = Front(
-                        address,
-                        self._credentials,
-                        self._registry,
-                        self._clock,
-                        tasks.spawn,
-                        self._limits,
-                    )
-                    try:
-                        self.addresses = await front.listen(listen)
-                        ready.set()
-                        await self._broken
-                    finally:
-                        front.stop_accepting()
-                        self.end_streams(lambda method, peer: True)
-                        await backend.stop(grace)
-                        await front.close(grace)
+                front = private.hide()
+                failure = await self._serve(backend, front, ready, listen, grace, broken)
             finally:
                 await backend.stop(0)
+        if failure is not None:
+            raise failure
+
+    async def _serve(
+        self,
+        backend: Any,
+        address: str,
+        ready: asyncio.Event,
+        listen: Sequence[str],
+        grace: float,
+        broken: asyncio.Future[None],
+    ) -> Exception | None:
+        """Run the front until cancelled or broken; returns what broke, bare of any group."""
+        async with Tasks() as tasks:
+            front = Front(
+                address,
+                self._credentials,
+                self._registry,
+                self._clock,
+                tasks.spawn,
+                self._limits,
+                self.refusals,
+            )
+            try:
+                self.addresses = await front.listen(listen)
+                ready.set()
+                await broken
+            except Exception as error:
+                return error
+            finally:
+                front.stop_accepting()
+                self.end_streams(lambda method, peer: True)
+                await backend.stop(grace)
+                await front.close(grace)
+        return None
 
     def end_streams(
         self, wanted: Callable[[Method, Peer], bool], error: SwarmError | None = None
@@ -162,24 +182,28 @@ class _Desk:
         self._proxy = proxy
 
     def handlers(self, bound: dict[str, Bound]) -> dict[str, Any]:
-        """gRPC handlers by path."""
+        """gRPC handlers by path.
+
+        All are told to gRPC as taking a stream: so the caller is checked before its message
+        is taken in, and we see when that message never comes.
+        """
         made = {}
         for path, item in bound.items():
             method = item.method
             if method.client_streaming:
                 made[path] = grpc.stream_unary_rpc_method_handler(self._client_stream(item))
             elif method.server_streaming:
-                made[path] = grpc.unary_stream_rpc_method_handler(self._server_stream(item))
+                made[path] = grpc.stream_stream_rpc_method_handler(self._server_stream(item))
             else:
-                made[path] = grpc.unary_unary_rpc_method_handler(self._unary(item))
+                made[path] = grpc.stream_unary_rpc_method_handler(self._unary(item))
         return made
 
-    def _unary(self, bound: Bound) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _unary(self, bound: Bound) -> Callable[[Any, Any], Awaitable[bytes]]:
         method, handler, proxy = bound.method, bound.handler, self._proxy
         seconds = _SECONDS.labels(method.short)
 
-        async def answer(raw: bytes, peer: Peer, origin: Origin) -> bytes:
-            request = _parse(method, raw)
+        async def answer(context: Any, peer: Peer, origin: Origin) -> bytes:
+            request = _parse(method, await self._request(method, context, origin))
             if method.proxied:
                 response = await proxy.unary(
                     method, request, origin, lambda: handler(request, peer)
@@ -188,20 +212,20 @@ class _Desk:
                 response = await handler(request, peer)
             return bytes(response.SerializeToString())
 
-        async def serve(raw: bytes, context: Any) -> bytes:
+        async def serve(_: Any, context: Any) -> bytes:
             with seconds.time():
                 answered: bytes = await self._pass(
-                    method, context, lambda peer, origin: answer(raw, peer, origin)
+                    method, context, lambda peer, origin: answer(context, peer, origin)
                 )
                 return answered
 
         return serve
 
-    def _server_stream(self, bound: Bound) -> Callable[[bytes, Any], Awaitable[None]]:
+    def _server_stream(self, bound: Bound) -> Callable[[Any, Any], Awaitable[None]]:
         method, handler, proxy = bound.method, bound.handler, self._proxy
 
-        async def answer(raw: bytes, context: Any, peer: Peer, origin: Origin) -> None:
-            request = _parse(method, raw)
+        async def answer(context: Any, peer: Peer, origin: Origin) -> None:
+            request = _parse(method, await self._request(method, context, origin))
             if method.proxied:
                 stream = proxy.server_stream(
                     method, request, origin, lambda: handler(request, peer)
@@ -213,10 +237,8 @@ class _Desk:
                     async for response in answers:
                         await context.write(response.SerializeToString())
 
-        async def serve(raw: bytes, context: Any) -> None:
-            await self._pass(
-                method, context, lambda peer, origin: answer(raw, context, peer, origin)
-            )
+        async def serve(_: Any, context: Any) -> None:
+            await self._pass(method, context, lambda peer, origin: answer(context, peer, origin))
 
         return serve
 
@@ -260,6 +282,12 @@ class _Desk:
             answer = await work(peer, origin)
             code = Code.OK
             return answer
+        except asyncio.CancelledError:
+            if being_cancelled() or not self._server.registry.knows(context.peer()):
+                raise
+            # Something the handler waited for was cancelled, not the call: without an
+            # answer its caller would wait for ever.
+            await context.abort(STATUS[code], "context canceled")
         except Exception as error:
             if isinstance(error, InvariantViolation):
                 self._server.broke(error)
@@ -269,13 +297,24 @@ class _Desk:
         finally:
             _CALLS.labels(method.short, code.name).inc()
 
+    async def _request(self, method: Method, context: Any, origin: Origin) -> bytes:
+        """The one message of a call; gRPC itself has answered when it was too large."""
+        peer = context.peer()
+        try:
+            raw = await context.read()
+            if raw is not grpc.aio.EOF:
+                return bytes(raw)
+            await _whole(context)
+        except asyncio.CancelledError:
+            if self._server.registry.knows(peer):
+                text = f"{method.short}: over {limits.receive_bytes_max} bytes, or withdrawn"
+                self._server.refusals.note("oversized", origin.remote_addr, text, "request")
+            raise
+        raise Internal(f"{method.short}: no request message")
+
     def _origin(self, context: Any) -> Origin:
         connection = self._server.registry.find(context.peer())
-        metadata = [
-            (key, value)
-            for key, value in context.invocation_metadata() or ()
-            if isinstance(value, str)
-        ]
+        metadata = told(context.invocation_metadata() or ())
         return Origin(metadata, connection.subject, connection.remote_addr, context.time_remaining)
 
 
@@ -309,6 +348,18 @@ async def _requests(method: Method, context: Any) -> AsyncGenerator[Any, None]:
     """The messages of a client stream."""
     while (raw := await context.read()) is not grpc.aio.EOF:
         yield _parse(method, raw)
+    await _whole(context)
+
+
+async def _whole(context: Any) -> None:
+    """Make sure a stream of requests ended because its sender was done.
+
+    gRPC reports a stream that was cancelled, cut off or too large as ended, just like a
+    good one, and cancels the call only afterwards. Asking once more is a barrier: the
+    answer comes behind that cancellation, which is then raised here. Without this, half a
+    Raft snapshot would pass for a whole one.
+    """
+    await context.read()
 
 
 def _parse(method: Method, raw: bytes) -> Any:

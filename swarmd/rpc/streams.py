@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from swarmd.base.errors import SwarmError
+from swarmd.base.errors import InvariantViolation, SwarmError
 from swarmd.rpc.methods import Method
 from swarmd.rpc.peer import Peer
 
@@ -42,7 +42,8 @@ class ActiveCalls:
         clean up, and that cancellation turns into the error here.
         """
         task = asyncio.current_task()
-        assert task is not None
+        if task is None:
+            raise InvariantViolation(f"{method.short} runs outside any task")
         active = _Active(method, peer, task)
         self._count += 1
         number = self._count
@@ -76,3 +77,9 @@ class _Active:
         self.peer = peer
         self.task = task
         self.error: SwarmError | None = None
+
+
+def being_cancelled() -> bool:
+    """True when this very task is asked to stop, not just something it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -171,7 +171,7 @@ class _Inside(PlainLink):
     __slots__ = ("_link", "_taken")
 
     def __init__(self, link: Dialled, taken: Callable[[], None]) -> None:
-        super().__init__(lambda: None)
+        super().__init__(None, lambda: None)
         self._link = link
         self._taken = taken
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-from google.protobuf.message import Message
+from typing import Any, TypeVar
 
 from swarmd import api
 from swarmd.base.clock import ManualClock
@@ -14,11 +12,10 @@ from swarmd.base.entropy import SeededEntropy
 from swarmd.base.errors import SwarmError
 from swarmd.cluster.ca.root import new_root, new_root_object
 from swarmd.cluster.ca.rotation_start import ExternalCAs
-from swarmd.cluster.store import Store, Transaction
+from swarmd.cluster.store import Object, ObjectT, Store, Transaction
 from swarmd.manager.controlapi import Control, Needs
 
 T = TypeVar("T")
-M = TypeVar("M", bound=Message)
 IMAGE = "sha256:" + "4d91" * 16
 PEER = object()
 
@@ -106,27 +103,27 @@ class Room:
             )
         )
 
-    def add(self, obj: M) -> M:
+    def add(self, obj: ObjectT) -> ObjectT:
         """Store an object as it is."""
         return self.committer.now(lambda tx: tx.create(obj))
 
-    def get(self, kind: type[M], id: str) -> M | None:
+    def get(self, kind: type[ObjectT], id: str) -> ObjectT | None:
         """The stored object."""
         return self.store.view().get(kind, id)
 
-    def there(self, kind: type[M], id: str) -> M:
+    def there(self, kind: type[ObjectT], id: str) -> ObjectT:
         """The stored object, which must exist."""
         found = self.get(kind, id)
         assert found is not None
         return found
 
-    def version(self, obj: Message) -> api.Version:
+    def version(self, obj: Object) -> api.Version:
         """The present version of a stored object."""
         kind = type(obj)
         return api.Version(index=self.there(kind, obj.id).meta.version.index)
 
 
-def a_cluster(room: Room, **fields: object) -> api.Cluster:
+def a_cluster(room: Room, **fields: Any) -> api.Cluster:
     """The default cluster with a real root CA."""
     root = new_root(room.clock.now(), room.entropy)
     cluster = api.Cluster(
@@ -145,7 +142,7 @@ def a_node(
     id: str,
     *,
     manager: bool = False,
-    state: int = api.NodeStatus.State.READY,
+    state: Any = api.NodeStatus.State.READY,
     hostname: str = "",
     engine: str = "",
     labels: dict[str, str] | None = None,
@@ -168,7 +165,7 @@ def a_node(
     return room.add(node)
 
 
-def a_service_spec(name: str = "web", **fields: object) -> api.ServiceSpec:
+def a_service_spec(name: str = "web", **fields: Any) -> api.ServiceSpec:
     """A valid replicated service."""
     spec = api.ServiceSpec(
         annotations=api.Annotations(name=name),

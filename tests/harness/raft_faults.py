@@ -30,7 +30,6 @@ class Faults:
             (1, self._update),
             (2, self._transfer),
             (2, self._campaign),
-            (4, self._read),
             (1, self._timers),
         )
 
@@ -38,6 +37,7 @@ class Faults:
         """Schedule the first fault and the clients."""
         self._next()
         self.world.after(1.0, self._propose)
+        self.world.after(1.0, self._read)
 
     def _propose(self) -> None:
         if not self.world.healed:
@@ -60,7 +60,11 @@ class Faults:
         return self.chance.choice(found) if found else None
 
     def _crash(self) -> None:
+        """Crash one member, often the leader."""
+        leaders = self.world.leaders()
         member = self._any(up=True)
+        if leaders and self.chance.random() < 0.4:
+            member = leaders[-1]
         if member is not None:
             self.world.crash(member)
             if self.chance.random() < 0.6:
@@ -86,8 +90,13 @@ class Faults:
             self._cut([member.id])
 
     def _cut_half(self) -> None:
+        """Split the members, often so that the leader keeps one follower of many."""
         ids = list(self.world.members)
-        self._cut([id for id in ids if self.chance.random() < 0.5])
+        leaders = self.world.leaders()
+        if leaders and self.chance.random() < 0.5:
+            self._cut(sorted({leaders[-1].id, self.chance.choice(ids)}))
+        else:
+            self._cut([id for id in ids if self.chance.random() < 0.5])
 
     def _cut(self, ids: list[int]) -> None:
         self.world.note("cut off", ids)
@@ -148,10 +157,16 @@ class Faults:
             self.world.touched(member)
 
     def _read(self) -> None:
-        for _ in range(self.chance.randint(1, 3)):
+        """Ask for a read, mostly at leaders, who may be deposed without knowing it."""
+        if self.world.healed:
+            return
+        leaders = self.world.leaders()
+        member = self.chance.choice(leaders) if leaders else self._any(up=True)
+        if self.chance.random() < 0.3:
             member = self._any(up=True)
-            if member is not None:
-                self.world.read(member)
+        if member is not None:
+            self.world.read(member)
+        self.world.after(self.chance.expovariate(1 / self.world.weather.read_every), self._read)
 
     def _timers(self) -> None:
         member = self._any(up=True)

@@ -18,6 +18,8 @@ from tests.harness.raft_checks import Broken, Checker, Seen, chain, core_of
 from tests.harness.raft_disk import Compaction, Disk, Write, replay
 
 EVENTS_KEPT = 80
+# How long a leader goes on after it applied its own removal.
+LINGER = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Weather:
     disk_delay: float
     fault_every: float
     propose_every: float
+    read_every: float
     snapshot_every: int
     size_per_message: int
     inflight: int
@@ -47,9 +50,10 @@ class Weather:
             loss=chance.choice((0.0, 0.01, 0.1, 0.3)),
             double=chance.choice((0.0, 0.02, 0.15)),
             delay=chance.choice((0.05, 0.3, 2.0, 6.0)),
-            disk_delay=chance.choice((0.0, 0.0, 0.2, 1.5)),
+            disk_delay=chance.choice((0.0, 0.0, 0.2, 1.5, 8.0)),
             fault_every=chance.choice((3.0, 6.0, 15.0)),
             propose_every=chance.choice((0.3, 1.0, 4.0)),
+            read_every=chance.choice((0.7, 5.0)),
             snapshot_every=chance.choice((5, 20, 1000)),
             size_per_message=chance.choice((1, 60, 65535)),
             inflight=chance.choice((1, 4, 256)),
@@ -66,6 +70,7 @@ class Member:
         self.node: RawNode | None = None
         self.seen = Seen()
         self.life = 0
+        self.founders: list[int] = []
         self.frozen_until = 0.0
         self.tick_seconds = chance.uniform(0.75, 1.35)
         self.election_ticks = chance.choice((6, 10, 10, 10))
@@ -136,7 +141,8 @@ class World:
         ids = list(range(1, self.weather.members + 1))
         for id in ids:
             self.members[id] = Member(id, self.chance)
-            self.start(self.members[id], found=ids)
+            self.members[id].founders = ids
+            self.start(self.members[id])
 
     def join(self) -> Member:
         """Start one more member with nothing on its disk, in no configuration yet."""
@@ -145,9 +151,13 @@ class World:
         self.start(member)
         return member
 
-    def start(self, member: Member, found: list[int] | None = None) -> None:
+    def start(self, member: Member) -> None:
         """Start or restart a member from its disk."""
         storage = member.disk.load()
+        found = bool(member.founders) and storage.hard_state.term == 0
+        if found:
+            # The founding write did not get through; nothing of it left this member.
+            member.disk, storage = Disk(), MemoryStorage()
         member.storage = storage
         snapshot = storage.snapshot()
         member.decode(snapshot.data)
@@ -168,8 +178,8 @@ class World:
         member.seen = Seen()
         member.life += 1
         self.note("start", member.id, "commit", storage.hard_state.commit)
-        if found is not None and storage.last_index() == 0:
-            member.node.bootstrap([(id, b"") for id in found])
+        if found:
+            member.node.bootstrap([(id, b"") for id in member.founders])
         first = self.chance.uniform(0, member.tick_seconds)
         self.after(first, partial(self._tick, member, member.life))
         self.touched(member)
@@ -199,21 +209,22 @@ class World:
         self.touched(member)
 
     def touched(self, member: Member) -> None:
-        """Check a member after an event, and start on its next `Ready`."""
-        node = member.node
-        if node is None:
-            return
-        self.checker.look(node, member.seen)
-        if member.pending is not None or not node.has_ready():
-            return
-        member.pending = ready = node.ready()
-        writes = member.disk.start(ready)
-        finish = partial(self._finish, member, ready, writes)
-        delay = self.chance.uniform(0, self.weather.disk_delay)
-        if delay == 0.0 or self.healed:
-            finish()
-        else:
-            self.after(delay, finish)
+        """Check a member after an event, and work on its `Ready` values while disks are fast."""
+        while member.node is not None:
+            self.checker.look(member.node, member.seen)
+            if member.pending is not None or not member.node.has_ready():
+                return
+            member.pending = ready = member.node.ready()
+            writes = member.disk.start(ready)
+            delay = self.chance.uniform(0, self.weather.disk_delay)
+            if delay > 0.0 and not self.healed:
+                self.after(delay, partial(self._written, member, ready, writes))
+                return
+            self._finish(member, ready, writes)
+
+    def _written(self, member: Member, ready: Ready, writes: list[Write]) -> None:
+        self._finish(member, ready, writes)
+        self.touched(member)
 
     def _finish(self, member: Member, ready: Ready, writes: list[Write]) -> None:
         """Do the rest of the driver's duties for a `Ready`."""
@@ -239,10 +250,15 @@ class World:
         member.pending = None
         node.advance()
         self.maybe_snapshot(member)
-        if removed:
+        if removed and member.leads():
+            # The others must learn of it: without its vote they could wait for it forever.
+            self.after(LINGER, partial(self._leave, member, member.life))
+        elif removed:
             self.stop(member)
-        else:
-            self.touched(member)
+
+    def _leave(self, member: Member, life: int) -> None:
+        if member.life == life and member.node is not None:
+            self.stop(member)
 
     def _apply(self, member: Member, node: RawNode, entry: raftpb.Entry) -> bool:
         """Apply one entry; whether it removed the member itself."""
@@ -367,6 +383,11 @@ class World:
         member = leaders[-1]
         node = member.node
         if node is None:
+            return False
+        if id == member.id and kind == raftpb.ConfChangeRemoveNode:
+            # Drivers hand over before a leader is removed; the next leader removes it.
+            node.transfer_leadership(self.chance.choice(list(self.members)))
+            self.touched(member)
             return False
         try:
             node.propose_conf_change(raftpb.ConfChange(id=1, type=kind, node_id=id))

@@ -112,7 +112,7 @@ class Swarmd:
     def _answers(self) -> bool:
         if self._process is None or self._process.poll() is not None:
             raise RuntimeError(f"swarmd {self.name} ended:\n{self.log[-4000:]}")
-        return os.path.exists(self.socket) and self.ctl("version", check=False).returncode == 0
+        return os.path.exists(self.socket) and self.docker("version", check=False).returncode == 0
 
     def stop(self, timeout: float = 15) -> int:
         """Stop as an operator would (SIGTERM); the exit status."""

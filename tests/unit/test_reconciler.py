@@ -11,7 +11,7 @@ import pytest
 from swarmd import api
 from swarmd.base.aio import Tasks
 from swarmd.base.entropy import SeededEntropy
-from swarmd.base.errors import Conflict, InvariantViolation, NotLeader
+from swarmd.base.errors import Conflict, InvariantViolation, NotLeader, Unavailable
 from swarmd.cluster.planning import Create, Delete, Effect, Key, Moment, Plan, Planner, Update
 from swarmd.cluster.store import Event, Store, Transaction, View, edit
 from swarmd.manager.reconciler import Reconciler
@@ -375,8 +375,18 @@ class TestFailing:
         with_rig([planner], script, nodes="ab")
         assert "planner test failed on a" in caplog.text
 
-    @pytest.mark.parametrize("error", [NotLeader(), Conflict(), OSError("disk")])
-    def test_a_failed_commit_is_tried_again(self, error: Exception) -> None:
+    @pytest.mark.parametrize(
+        ("error", "told"),
+        [
+            (NotLeader(), False),
+            (Conflict(), False),
+            (Unavailable("later"), True),
+            (OSError("disk"), True),
+        ],
+    )
+    def test_a_failed_commit_is_tried_again(
+        self, error: Exception, told: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
         planner = Scripted(address)
 
         async def script(rig: Rig) -> None:
@@ -387,6 +397,8 @@ class TestFailing:
             assert rig.reconciler.resting
 
         with_rig([planner], script, nodes="a")
+        assert bool(caplog.records) is told
+        assert ("Traceback" in caplog.text) is isinstance(error, OSError)
 
     def test_an_error_in_keys_for_means_looking_everywhere(self) -> None:
         planner = Scripted(nothing)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import os
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -16,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swarmd import api
-from swarmd.base.aio import Tasks
 from swarmd.rpc import methods
 from swarmd.rpc.client import dial
 from swarmd.rpc.front import Limits
@@ -51,9 +52,9 @@ def _usage(*, sign: bool) -> x509.KeyUsage:
 class Root:
     """A swarm root as stock managers make it: CN=swarm-ca, self-signed, no AKI."""
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey | None = None) -> None:
-        self.key = key or ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self.sign_root(self)
+    def __init__(self, path_length: int | None = None) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self.sign_root(self, path_length=path_length)
 
     @property
     def pem(self) -> bytes:
@@ -65,6 +66,7 @@ class Root:
         *,
         days: int = 365,
         ca: bool = True,
+        path_length: int | None = None,
         usage: bool = True,
         extra: x509.ExtensionType | None = None,
         digest: hashes.HashAlgorithm | None = None,
@@ -80,7 +82,7 @@ class Root:
             .serial_number(x509.random_serial_number())
             .not_valid_before(_now() - 30 * _DAY)
             .not_valid_after(_now() + days * _DAY)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         )
         if usage:
@@ -237,13 +239,17 @@ async def serving(
     source = credentials if callable(credentials) else lambda: credentials
     server = Server(services, source, cluster or Cluster(), leadership, front_limits=limits)
     ready = asyncio.Event()
-    async with Tasks() as tasks:
-        running = tasks.spawn(server.run(ready, [listen]), "server")
-        waiting = tasks.spawn(ready.wait(), "ready")
+    running = asyncio.create_task(server.run(ready, [listen]))
+    waiting = asyncio.create_task(ready.wait())
+    try:
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
         yield server
+    finally:
+        waiting.cancel()
+        running.cancel()
+        await asyncio.wait({running, waiting})
 
 
 @contextlib.asynccontextmanager
@@ -257,3 +263,41 @@ async def dialled(server: Server, credentials: Credentials, **how: Any) -> Async
 
 
 HEARTBEAT = api.HeartbeatRequest(session_id="s")
+
+
+@contextlib.asynccontextmanager
+async def tls_door(credentials: Credentials, inner: list[int], *, alpn: bool) -> AsyncIterator[int]:
+    """A small TLS server, not ours, before whichever loopback port is `inner[0]` just then."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if alpn:
+        context.set_alpn_protocols(["h2"])
+    fd = os.memfd_create("pair")
+    os.write(fd, credentials.key_pem + credentials.cert_pem)
+    context.load_cert_chain(f"/proc/self/fd/{fd}")
+    os.close(fd)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        selected = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+        assert selected == ("h2" if alpn else None)
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", inner[0])
+        writers.extend((writer, back_writer))
+        await asyncio.gather(pump(reader, back_writer), pump(back_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+        for writer in writers:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()

@@ -65,6 +65,14 @@ def new_entry(kind: raftpb.EntryType, term: int, index: int, data: bytes) -> raf
     return entry
 
 
+def encode_conf_change(change: raftpb.ConfChange) -> bytes:
+    """Marshal a change as entry data, its scalars explicit."""
+    full = raftpb.ConfChange(id=change.id, type=change.type, node_id=change.node_id)
+    if change.context:
+        full.context = change.context
+    return full.SerializeToString(deterministic=True)
+
+
 def new_hard_state(term: int, vote: int, commit: int) -> raftpb.HardState:
     """Make a hard state."""
     return raftpb.HardState(term=term, vote=vote, commit=commit)

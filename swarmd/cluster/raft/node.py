@@ -12,6 +12,7 @@ from swarmd.cluster.raft.core import Raft, Trace
 from swarmd.cluster.raft.messages import (
     CONF_CHANGE,
     NORMAL,
+    encode_conf_change,
     new_entry,
     new_hard_state,
     sender,
@@ -119,11 +120,8 @@ class RawNode:
         raft.become_follower(1, NONE)
         entries = []
         for position, (id, context) in enumerate(peers):
-            change = raftpb.ConfChange(id=0, type=raftpb.ConfChangeAddNode, node_id=id)
-            if context:
-                change.context = context
-            data = change.SerializeToString(deterministic=True)
-            entries.append(new_entry(CONF_CHANGE, 1, position + 1, data))
+            change = raftpb.ConfChange(type=raftpb.ConfChangeAddNode, node_id=id, context=context)
+            entries.append(new_entry(CONF_CHANGE, 1, position + 1, encode_conf_change(change)))
             raft.set_membership(confchange.change(raft.membership, change))
         raft.log.append(entries)
         raft.log.commit_to(len(entries))
@@ -161,7 +159,7 @@ class RawNode:
         raft = self._raft
         leader.guard_conf_change(raft)
         confchange.change(raft.membership, change)
-        leader.propose(raft, CONF_CHANGE, change.SerializeToString(deterministic=True))
+        leader.propose(raft, CONF_CHANGE, encode_conf_change(change))
         raft.pending_conf_index = raft.log.last_index()
 
     def apply_conf_change(self, change: raftpb.ConfChange) -> raftpb.ConfState:
@@ -177,6 +175,9 @@ class RawNode:
         raft.set_membership(membership)
         if raft.role is Role.LEADER:
             leader.on_members_changed(raft)
+        elif change.type == raftpb.ConfChangeRemoveNode and change.node_id == raft.leader:
+            # Its lease ends with its membership, so that `campaign` can succeed at once.
+            raft.leader = NONE
         return membership.conf_state()
 
     def step(self, message: raftpb.Message) -> None:
@@ -244,19 +245,35 @@ class RawNode:
         committed = log.next_committed()
         snapshot = log.unstable.next_snapshot()
         hard, soft = self._hard_now(), raft.soft_state()
+        settles = self._settles_members(committed)
         ready = Ready(
             soft_state=soft if soft != self._soft else None,
-            hard_state=new_hard_state(*hard) if hard != self._hard else None,
+            hard_state=new_hard_state(*hard) if settles or hard != self._hard else None,
             entries=entries,
             snapshot=snapshot,
             committed=committed,
             messages=tuple(raft.outbox),
             read_states=tuple(raft.read_states),
-            must_sync=bool(entries) or snapshot is not None or hard[:2] != self._hard[:2],
+            must_sync=bool(
+                entries or settles or snapshot is not None or hard[:2] != self._hard[:2]
+            ),
         )
         self._accept(ready)
         self._hard, self._soft = hard, soft
         return ready
+
+    def _settles_members(self, committed: tuple[raftpb.Entry, ...]) -> bool:
+        """Whether this `Ready` applies a configuration or lets others do so.
+
+        It must never be forgotten then: the members that were needed to commit it may stop for
+        good once they know (etcd does not sync here and can get stuck).
+        """
+        raft = self._raft
+        if raft.role is Role.LEADER:
+            before, now = self._hard[2], raft.log.committed
+            if before < raft.pending_conf_index <= now:
+                return True
+        return any(entry.Type != NORMAL for entry in committed)
 
     def _accept(self, ready: Ready) -> None:
         """Remember what `advance` will acknowledge, and start the next batch."""

@@ -46,7 +46,14 @@ def _on_higher_term(raft: Raft, message: raftpb.Message) -> bool:
         # Granted for the term we would campaign in; a refusal carries the voter's own term.
         return True
     leads = sender(message) if kind in _FROM_LEADER else NONE
+    waited = raft.election_elapsed
+    waits = kind == raftpb.MsgVote and raft.role is not Role.LEADER
     raft.become_follower(message.term, leads)
+    if waits:
+        # Only granting the vote starts the wait anew (paper, 5.2; etcd always does). Else a
+        # candidate that cannot win, but has the shorter timeout, keeps the one that can from
+        # ever standing.
+        raft.election_elapsed = waited
     return True
 
 

@@ -94,7 +94,7 @@ class Ready:
     messages: tuple[raftpb.Message, ...]
     read_states: tuple[ReadState, ...]
     must_sync: bool
-    """True if anything besides the commit index must survive a power cut."""
+    """True if this must survive a power cut: all but a commit index over plain entries."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from swarmd.base.clock import Clock
+from swarmd.base.entropy import Entropy, SystemEntropy
 from swarmd.base.errors import InvariantViolation, SwarmError
 from swarmd.faces.engineapi import texts
 from swarmd.faces.engineapi.backend import Backend, HostFacts
@@ -21,9 +22,20 @@ from swarmd.faces.engineapi.context import NEWEST, OLDEST, Context
 from swarmd.faces.engineapi.engine import EngineFacts, EngineLink, parse_version
 from swarmd.faces.engineapi.errors import Refusal, answer, bad_request, unavailable
 from swarmd.faces.engineapi.eventlog import EventLog
+from swarmd.faces.engineapi.hijack import Handler
 from swarmd.faces.engineapi.interfaces import Interfaces, system_interfaces
 from swarmd.faces.engineapi.passthrough import relay
-from swarmd.faces.engineapi.routes import Table, events, networks, nodes, swarm, system
+from swarmd.faces.engineapi.routes import (
+    Table,
+    events,
+    logs,
+    networks,
+    nodes,
+    secrets,
+    services,
+    swarm,
+    system,
+)
 from swarmd.faces.engineapi.routes.engine import is_engine_path
 
 logger = logging.getLogger("engineapi")
@@ -35,6 +47,9 @@ _TABLES: tuple[Table, ...] = (
     networks.ROUTES,
     system.ROUTES,
     events.ROUTES,
+    services.ROUTES,
+    secrets.ROUTES,
+    logs.ROUTES,
 )
 
 
@@ -50,6 +65,7 @@ class EngineAPI:
         engine: str | None = None,
         interfaces: Interfaces = system_interfaces,
         default_advertise: str = "",
+        entropy: Entropy | None = None,
     ) -> None:
         """`engine` is the path of the local engine's socket, None when there is none."""
         self.events = EventLog(backend, clock)
@@ -61,6 +77,7 @@ class EngineAPI:
             interfaces=interfaces,
             engine=EngineLink(engine) if engine else None,
             default_advertise=default_advertise,
+            entropy=entropy or SystemEntropy(),
         )
         # Done with an InvariantViolation: the server passes it on, which ends the process.
         self.broken: asyncio.Future[None] | None = None
@@ -106,6 +123,9 @@ class EngineAPI:
         except Exception:
             logger.exception("%s request failed", request.method)
             return self._replies.error(500, "internal error")
+        finally:
+            if isinstance(request.protocol, Handler):
+                request.protocol.release()
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, query_text = request.raw_path.partition("?")

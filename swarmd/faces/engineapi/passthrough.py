@@ -42,21 +42,35 @@ async def relay(
         _send_head(request, engine, None if body is None else len(body))
         if body:
             engine.writer.write(body)
-        async with Tasks() as tasks:
-            if body is None:
-                tasks.spawn(_send_body(request, engine), "relay-body")
-            head = await engine.head()
-            if not raw or not _is_raw(head):
-                return await _answer(request, engine, head)
+        outcome = await _exchange(request, engine, raw, body is None)
+        if isinstance(outcome, web.StreamResponse):
+            return outcome
         joined = True
-    except OSError as error:
-        raise Refusal(502, "the container engine of this node ended the connection") from error
     finally:
         if isinstance(handler, hijack.Handler) and engine.abort in handler.lost_callbacks:
             handler.lost_callbacks.remove(engine.abort)
         if not joined:
             await engine.close()
-    return await hijack.join(request, engine, head)
+    return await hijack.join(request, engine, outcome)
+
+
+async def _exchange(
+    request: web.BaseRequest, engine: Connection, raw: bool, send_body: bool
+) -> web.StreamResponse | Head:
+    """Send the body while the answer is read: the finished answer, or the head of a raw stream."""
+    trouble: Exception
+    async with Tasks() as tasks:
+        if send_body:
+            tasks.spawn(_send_body(request, engine), "relay-body")
+        # Caught inside: what leaves a task group comes out as a group.
+        try:
+            head = await engine.head()
+            return head if raw and _is_raw(head) else await _answer(request, engine, head)
+        except Refusal as error:
+            trouble = error
+        except OSError as error:
+            trouble = Refusal(502, f"the container engine of this node broke off: {error}")
+    raise trouble
 
 
 def _may_turn_raw(request: web.BaseRequest) -> bool:

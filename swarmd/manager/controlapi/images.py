@@ -42,9 +42,9 @@ def is_image_reference(text: str) -> bool:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """(registry, rest): the first part is a registry if it looks like a host."""
+    """(registry, rest): the first part is a registry if it looks like a host (20.10 rule)."""
     first, slash, rest = text.partition("/")
-    is_host = any(mark in first for mark in ".:") or first == "localhost" or first != first.lower()
+    is_host = any(mark in first for mark in ".:") or first == "localhost"
     if slash and is_host:
         domain, remainder = ("docker.io" if first == "index.docker.io" else first), rest
     else:

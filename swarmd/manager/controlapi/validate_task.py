@@ -41,7 +41,7 @@ def check_task_spec(spec: api.TaskSpec) -> None:
 def _check_resources(resources: api.Resources) -> None:
     cpus, memory = resources.nano_cpus, resources.memory_bytes
     if cpus != 0 and cpus < nano_cpus_min:
-        shown = number_text(cpus / 1e9, 6)
+        shown = number_text(cpus / 1e9)
         raise InvalidArgument(f"invalid cpu value {shown}: Must be at least 0.001")
     if memory != 0 and memory < memory_bytes_min:
         raise InvalidArgument(f"invalid memory value {memory}: Must be at least 4MiB")

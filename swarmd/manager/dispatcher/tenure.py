@@ -251,7 +251,7 @@ class Tenure:
         statuses, self._statuses = self._statuses, {}
         view = self._store.view()
         fresh = [id for id, status in statuses.items() if self._is_news(id, status)]
-        portions = list(writes.task_portions(view, fresh))
+        portions = list(writes.task_portions(view, fresh, lambda id: statuses[id].ByteSize()))
         try:
             while portions:
                 reports = [(id, statuses[id]) for id in portions[0]]
@@ -284,7 +284,7 @@ class Tenure:
             if node_id not in self.table:
                 view = self._store.view()
                 tasks = [t.id for t in view.by(api.Task, "node", node_id) if writes.may_progress(t)]
-                for portion in list(writes.task_portions(view, tasks)):
+                for portion in list(writes.task_portions(view, tasks, lambda _: 0)):
                     await self._committer.update(self._orphan(portion))
             self._orphans.pop(node_id, None)
 

@@ -6,7 +6,8 @@ is touched here. All functions write only what differs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from swarmd import api
@@ -14,6 +15,8 @@ from swarmd.base import limits
 from swarmd.base.errors import SwarmError
 from swarmd.base.timestamps import timestamp
 from swarmd.cluster.store import Transaction, View, edit
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -33,6 +36,7 @@ NODE_NOT_FOUND = "node not found"
 # One transaction must fit one raft entry beside what others write: a share of it.
 write_bytes_max = limits.batch_bytes_max // 2
 write_objects_max = limits.changes_per_entry_max // 2
+stamp_bytes = 128  # meta, applied_by and applied_at
 
 
 def portions(sized: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
@@ -60,14 +64,24 @@ def node_portions(view: View, node_ids: Iterable[str]) -> Iterator[list[str]]:
     return portions(sized)
 
 
-def task_portions(view: View, task_ids: Iterable[str]) -> Iterator[list[str]]:
-    """Cut task ids so that writing each list's task objects fits one transaction."""
+def task_portions(
+    view: View, task_ids: Iterable[str], added_bytes: Callable[[str], int]
+) -> Iterator[list[str]]:
+    """Cut task ids so that writing each list's task objects fits one transaction.
+
+    `added_bytes` says what a write may add to the task. A task that would not fit into an
+    entry at all is left out and logged: it must not hold up the others for ever.
+    """
     sized = []
     for task_id in task_ids:
         task = view.get(api.Task, task_id)
-        if task is not None:
-            # Room for the new status beside what is there.
-            sized.append((task_id, task.ByteSize() + 512))
+        if task is None:
+            continue
+        size = task.ByteSize() + added_bytes(task_id) + stamp_bytes
+        if size > limits.batch_bytes_max:
+            log.warning("report of task %s is too large to be written, left out", task_id)
+        else:
+            sized.append((task_id, size))
     return portions(sized)
 
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from google.protobuf.message import DecodeError
+
 from swarmd import api
 from swarmd.api import raftpb
-from swarmd.manager.raftnode.errors import DiskDamaged
+from swarmd.manager.raftnode.errors import DiskDamaged, DiskFailed
 from swarmd.manager.raftnode.files import Files
 from swarmd.manager.raftnode.frames import SnapshotMark
 from swarmd.manager.raftnode.segments import Damage
@@ -85,12 +87,19 @@ class RaftDisk:
         self._encryptor = encryptor
         self._rotation: _Rotation | None = None
         self._snapshot_index = 0
+        self._current_key_index = 0  # newest snapshot sealed with the key in use
 
     @staticmethod
     def exists(directory: Path) -> bool:
-        """True if `directory` (`<state>/raft`) holds a log, of today's or of an older name."""
-        names = (WAL_DIR, *(wal for wal, _ in LEGACY_DIRS))
-        return any(any((directory / name).glob("*.wal")) for name in names)
+        """True if `directory` (`<state>/raft`) holds a log, of today's or of an older name.
+
+        Snapshots alone count too: a member that lost its log must not start a new cluster
+        over them, so `load` has to refuse.
+        """
+        logs = (WAL_DIR, *(wal for wal, _ in LEGACY_DIRS))
+        return any(any((directory / name).glob("*.wal")) for name in logs) or any(
+            (directory / SNAPSHOT_DIR).glob("*.snap")
+        )
 
     @classmethod
     def create(
@@ -125,6 +134,7 @@ class RaftDisk:
             files=files,
             segment_bytes=segment_bytes,
         )
+        files.sync_dir(directory.parent)
         disk = cls(wal, snapshots, encryptor)
         disk._snapshot_index = start.index if start is not None else 0
         return disk
@@ -145,7 +155,7 @@ class RaftDisk:
         `DiskFailed` when the log is in use, and what `decryptor` raises for a wrong key.
         """
         files = files or Files()
-        _migrate(directory, encryptor, files, segment_bytes)
+        migrated = _migrate(directory, encryptor, files, segment_bytes)
         files.make_dir(directory / SNAPSHOT_DIR)
         wal = Wal.open(directory / WAL_DIR, files=files, segment_bytes=segment_bytes)
         try:
@@ -165,10 +175,15 @@ class RaftDisk:
             loaded.hard_state,
             loaded.entries,
             loaded.snapshot,
-            (*choice.damage, *torn),
+            (*migrated, *choice.damage, *torn),
         )
 
     # Writing
+
+    @property
+    def failure(self) -> DiskFailed | None:
+        """Why the log is shut, once a write or sync failed."""
+        return self._wal.failure
 
     def save(
         self,
@@ -188,13 +203,17 @@ class RaftDisk:
 
     def write_snapshot(self, snapshot: raftpb.Snapshot) -> None:
         """Write the file of a marked snapshot. Raises OSError; the older ones still count."""
-        self._snapshots.save(_sealed_snapshot(snapshot, self._encryptor))
+        encryptor = self._encryptor
+        self._snapshots.save(_sealed_snapshot(snapshot, encryptor))
         self._snapshot_index = max(self._snapshot_index, snapshot.metadata.index)
+        if encryptor is self._encryptor:
+            self._current_key_index = self._snapshot_index
 
-    def save_snapshot(self, snapshot: raftpb.Snapshot) -> None:
-        """Mark and write a snapshot (in clear) in one go."""
+    def adopt_snapshot(self, snapshot: raftpb.Snapshot) -> None:
+        """Mark and write a snapshot that replaces the log. Raises `DiskFailed`."""
         self.mark_snapshot(snapshot.metadata)
-        self.write_snapshot(snapshot)
+        with self._wal.latched("write snapshot for", self._wal.tail_path):
+            self.write_snapshot(snapshot)
 
     def purge(self, keep_old: int) -> None:
         """Delete snapshots beyond the newest and `keep_old` older ones, and log behind them.
@@ -203,7 +222,7 @@ class RaftDisk:
         with the old key is kept, whatever `keep_old` says.
         """
         rotation = self._rotation
-        finished = rotation is not None and self._snapshot_index >= rotation.index
+        finished = rotation is not None and self._current_key_index >= rotation.index
         oldest = self._snapshots.purge(0 if finished else keep_old)
         self._wal.release(oldest)
         if finished and rotation is not None:
@@ -225,6 +244,7 @@ class RaftDisk:
         """
         self._wal.cut()
         self._encryptor = encryptor
+        self._current_key_index = 0
         # A snapshot already at the last index was sealed with the old key: wait for the next.
         index = max(self._wal.last_index, self._snapshot_index + 1)
         self._rotation = _Rotation(index, done)
@@ -303,7 +323,10 @@ def _open(disk: RaftDisk, choice: _Choice, decryptor: Decryptor) -> Loaded:
         )
         for entry in content.entries
     )
-    member = api.RaftMember.FromString(content.metadata)
+    try:
+        member = api.RaftMember.FromString(content.metadata)
+    except DecodeError as trouble:
+        raise DiskDamaged(str(disk._wal.tail_path), None, f"member: {trouble}") from trouble
     return Loaded(disk, member, state, entries, snapshot)
 
 
@@ -317,20 +340,25 @@ class _Clear:
         return data
 
 
-def _migrate(directory: Path, encryptor: Encryptor, files: Files, segment_bytes: int) -> None:
-    """Rewrite a log of an older name, sealed, under today's names; the old one is left alone."""
-    if (directory / WAL_DIR).exists():
-        return
+def _migrate(
+    directory: Path, encryptor: Encryptor, files: Files, segment_bytes: int
+) -> list[Damage]:
+    """Rewrite a log of an older name, sealed, under today's names; the old one is left alone.
+
+    Returns what was found broken in the old one.
+    """
+    if any((directory / WAL_DIR).glob("*.wal")):
+        return []
     for wal_name, snapshot_name in LEGACY_DIRS:
         if not any((directory / wal_name).glob("*.wal")):
             continue
-        if not (directory / snapshot_name).exists():
-            files.make_dir(directory / snapshot_name)
-        wal = Wal.open(directory / wal_name, files=files, segment_bytes=0)
+        files.make_dir(directory / snapshot_name)
+        wal = Wal.open(directory / wal_name, files=files)
         with contextlib.closing(wal):
             snapshots = SnapshotFiles(directory / snapshot_name, files)
             choice = _choose(wal, snapshots)
             old = _open(RaftDisk(wal, snapshots, _Clear()), choice, _Clear())
+            torn = wal.torn
         shutil.rmtree(directory / SNAPSHOT_DIR, ignore_errors=True)
         RaftDisk.create(
             directory,
@@ -342,6 +370,5 @@ def _migrate(directory: Path, encryptor: Encryptor, files: Files, segment_bytes:
             files=files,
             segment_bytes=segment_bytes,
         ).close()
-        return
-    if not (directory / WAL_DIR).exists():
-        raise DiskDamaged(os.fspath(directory), None, "holds no raft log")
+        return choice.damage if torn is None else [*choice.damage, torn]
+    raise DiskDamaged(os.fspath(directory), None, "holds no raft log")

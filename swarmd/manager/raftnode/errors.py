@@ -66,6 +66,11 @@ class NodeStopped(SwarmError):
     def __init__(self, reason: str = "") -> None:
         text = "raft: failed to process the request: node is stopped"
         super().__init__(f"{text}: {reason}" if reason else text)
+        self.reason = reason
+
+
+class ChangeRefused(SwarmError):
+    """A configuration change was committed but made no sense; the stock text says why."""
 
 
 class QuorumAtRisk(FailedPrecondition):

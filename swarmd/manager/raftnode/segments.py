@@ -1,9 +1,9 @@
 """Reading segments of the write-ahead log, and telling a torn tail from damage.
 
-A crash may leave the record being written half there: its tail reads as zero, or the file
-ends. That was never acknowledged, so the log ends before it. Anything else that does not
-verify was once whole: the load is refused with the place, because records behind it may have
-been acknowledged. The two are told apart in `_Scan._is_torn`; when in doubt it is damage.
+A crash may leave the write in progress half there: sectors of it read as zero, or the file
+ends. It was never acknowledged, so the log ends before it. Anything else that does not verify
+was once whole: the load is refused with the place, because it may have been acknowledged. The
+two are told apart in `_Scan._torn`; when in doubt it is damage.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarmd.api import raftpb
 from swarmd.manager.raftnode.errors import DiskDamaged
 from swarmd.manager.raftnode.files import last_data
 from swarmd.manager.raftnode.frames import (
@@ -32,6 +33,11 @@ from swarmd.manager.raftnode.frames import (
 _NAME = re.compile(r"^([0-9a-f]{16})-([0-9a-f]{16})\.wal$")
 # A header with its four high length bytes, then the first two field tags of a record.
 _FRAME = re.compile(rb"[^\0][\s\S]{3}\0\0\0[\0\x81-\x87]\x08[\x01-\x05]\x10")
+
+
+# Every segment begins with these, so that it can be read alone. The type of a record is not
+# covered by its checksum: this order, and the strict reading of contents, stand in for that.
+_HEAD = (Kind.CRC, Kind.METADATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +91,18 @@ def list_segments(directory: Path) -> list[SegmentName]:
     return found
 
 
-def read_segment(fd: int, path: Path, crc: int | None, *, tail: bool) -> Segment:
+def read_segment(fd: int, name: SegmentName, crc: int | None, *, tail: bool) -> Segment:
     """Read a segment that follows records with checksum `crc` (None: not known).
 
     Raises `DiskDamaged`; only in the last segment (`tail`) a torn end is accepted.
     """
-    return _Scan(fd, path, tail).run(crc)
+    return _Scan(fd, name, tail).run(crc)
 
 
 class _Scan:
-    def __init__(self, fd: int, path: Path, tail: bool) -> None:
-        self._path = path
+    def __init__(self, fd: int, name: SegmentName, tail: bool) -> None:
+        self._path = name.path
+        self._index = name.index
         self._tail = tail
         self._size = os.fstat(fd).st_size
         self._end = last_data(fd, 0, self._size)  # everything from here on is zero
@@ -119,20 +126,18 @@ class _Scan:
     def run(self, crc: int | None) -> Segment:
         records: list[Record] = []
         offset = 0
-        while offset + HEADER_BYTES <= self._size:
-            if offset >= self._end:
-                break
+        torn: Damage | None = None
+        while offset < self._end:
             try:
                 record, crc, after = self._next(offset, crc)
             except Malformed as trouble:
-                torn = self._torn(offset, crc, str(trouble))
-                return Segment(tuple(records), offset, self._known(crc), torn)
+                torn = self._torn(offset, crc, str(trouble), records)
+                break
+            if len(records) < len(_HEAD) and record.kind is not _HEAD[len(records)]:
+                raise DiskDamaged(str(self._path), offset, "not the head of a segment")
             records.append(record)
             offset = after
-        if offset < self._end:  # less than a header is left, and not zero
-            torn = self._torn(offset, crc, "incomplete frame header")
-            return Segment(tuple(records), offset, self._known(crc), torn)
-        return Segment(tuple(records), offset, self._known(crc))
+        return Segment(tuple(records), offset, self._known(crc), torn)
 
     def _known(self, crc: int | None) -> int:
         if crc is None:
@@ -141,6 +146,8 @@ class _Scan:
 
     def _next(self, offset: int, crc: int | None) -> tuple[Record, int, int]:
         """The record at `offset`, the checksum after it and the place after its frame."""
+        if offset + HEADER_BYTES > self._size:
+            raise Malformed("frame header is cut off")
         header = self._take(offset, offset + HEADER_BYTES)
         if not any(header):
             raise Malformed("data after the end mark")
@@ -164,16 +171,16 @@ class _Scan:
             raise Malformed("checksum does not match")
         return Record(offset, kind, data), stored, stop + padding
 
-    def _torn(self, offset: int, crc: int | None, what: str) -> Damage:
-        """The report of a torn end at `offset`; raises `DiskDamaged` if it is not one."""
-        if not self._tail:
+    def _torn(self, offset: int, crc: int | None, what: str, before: list[Record]) -> Damage:
+        """The report of a write cut short at `offset`; raises `DiskDamaged` if it is not one."""
+        following = self._following(offset)
+        stop = following[0].offset if following else None
+        if not self._tail or not self._is_torn(offset, crc, stop):
             raise DiskDamaged(str(self._path), offset, what)
-        if self._recognised_after(offset):
+        if self._was_durable(before, following):
             raise DiskDamaged(
-                str(self._path), offset, f"{what}, and whole records follow behind it"
+                str(self._path), offset, f"{what}, and records behind it were written later"
             )
-        if not self._is_torn(offset, crc):
-            raise DiskDamaged(str(self._path), offset, what)
         return Damage(
             str(self._path),
             offset,
@@ -181,12 +188,13 @@ class _Scan:
             "acknowledged were removed",
         )
 
-    def _recognised_after(self, offset: int) -> bool:
-        """True if something shaped like a whole record lies behind the one at `offset`.
+    def _following(self, offset: int) -> list[Record]:
+        """Everything shaped like a whole record behind the broken one at `offset`.
 
-        Shape alone is proof enough: the fixed bytes of a header and a record hit by chance
-        in encrypted data once in 2**50 places.
+        Shape is proof enough: the fixed bytes of a header and a record hit by chance in
+        encrypted data once in 2**50 places.
         """
+        found = []
         at = offset + HEADER_BYTES
         while match := _FRAME.search(self._data, at):
             at = match.start() + 1
@@ -197,23 +205,49 @@ class _Scan:
             if start + length > self._size or padding != -length % 8:
                 continue
             try:
-                parse_record(self._take(start, start + length))
+                kind, _, data = parse_record(self._take(start, start + length))
             except Malformed:
                 continue
-            return True
+            found.append(Record(match.start(), kind, data))
+            at = start + length + padding
+        return found
+
+    def _was_durable(self, before: list[Record], following: list[Record]) -> bool:
+        """True if later records prove that the broken one was synced, so it was damaged since.
+
+        Sectors of one write reach the disk in any order, so its end may be there and its
+        start not. But each sync ends a write, and a commit index covering the broken entry is
+        written in a later one: unless that entry's own write carries it, with nothing between.
+        """
+        entries = [record for record in before if record.kind is Kind.ENTRY]
+        lost = raftpb.Entry.FromString(entries[-1].data).Index + 1 if entries else self._index
+        later = False
+        for record in following:
+            if record.kind in (Kind.METADATA, Kind.CRC, Kind.SNAPSHOT):
+                return True  # written and synced on their own
+            if record.kind is Kind.STATE:
+                if later and raftpb.HardState.FromString(record.data).commit >= lost:
+                    return True
+            else:
+                later = True
         return False
 
-    def _is_torn(self, offset: int, crc: int | None) -> bool:
-        """Decide whether the last record was cut short rather than changed later."""
+    def _is_torn(self, offset: int, crc: int | None, following: int | None) -> bool:
+        """Decide whether the record at `offset` was cut short rather than changed later.
+
+        `following`: where the next whole record begins, if there is one.
+        """
         start = offset + HEADER_BYTES
-        if self._end <= start:
-            return True  # a header at most
-        if not any(self._take(offset, start)):
-            return True  # the header's sector never reached the disk, and nothing whole follows
-        if self._whole_behind_bad_header(start, crc):
-            return False
         length, padding = parse_length(self._take(offset, start))
         stop = start + length
+        if stop <= self._size < stop + padding:
+            return True  # the file ends in the padding
+        if self._whole_behind_bad_header(start, crc):
+            return False
+        if following is not None:
+            return self._has_empty_sector(offset, following)
+        if self._end <= start or not any(self._take(offset, start)):
+            return True  # a header at most, or its sector never reached the disk
         if length > record_bytes_max or stop + padding > self._size:
             # Running past the end is a tear if the file ends where its data does; a header
             # changed later points past the zeros reserved behind the data.

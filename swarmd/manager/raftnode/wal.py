@@ -84,7 +84,7 @@ class Wal:
         wal = cls(directory, files or Files(), segment_bytes)
         wal._metadata = metadata
         temporary = directory.with_name(directory.name + ".tmp")
-        with wal._latched("create", temporary):
+        with wal.latched("create", temporary):
             shutil.rmtree(temporary, ignore_errors=True)
             wal._files.make_dir(temporary)
             name = SegmentName(temporary / _name(0, 0), 0, 0)
@@ -111,7 +111,7 @@ class Wal:
         if not wal._segments:
             raise DiskDamaged(str(directory), None, "no log segment in it")
         tail = wal._segments[-1].path
-        with wal._latched("open", tail):
+        with wal.latched("open", tail):
             wal._fd = wal._files.open(tail)
             if not wal._files.lock(wal._fd):
                 raise BlockingIOError(11, "in use by another process")
@@ -145,14 +145,20 @@ class Wal:
         if known is None:
             fd = self._fd if tail else self._files.open(name.path)
             try:
-                known = read_segment(fd, name.path, crc, tail=tail)
+                known = read_segment(fd, name, crc, tail=tail)
             finally:
                 if not tail:
                     os.close(fd)
-            if not known.records:
-                raise DiskDamaged(str(name.path), 0, "segment holds no record")
+            if len(known.records) < 2:
+                raise DiskDamaged(str(name.path), 0, "segment has no head")
             self._read[name.sequence] = known
         return known
+
+    @property
+    def torn(self) -> Damage | None:
+        """What `read` found cut short at the end, until `attach` has cut it off."""
+        tail = self._read.get(self._segments[-1].sequence)
+        return tail.torn if tail is not None else None
 
     def attach(self, content: LogContent) -> list[Damage]:
         """Go on behind what `read` found: cut off a torn end, and report it."""
@@ -163,7 +169,7 @@ class Wal:
         self._state = content.hard_state if _is_set(content.hard_state) else None
         self.last_index = content.last_index
         self._read = {}
-        with self._latched("repair", tail.path):
+        with self.latched("repair", tail.path):
             if segment.torn is not None:
                 self._files.truncate(self._fd, segment.end)
             if segment.torn is not None or os.fstat(self._fd).st_size < self._segment_bytes:
@@ -196,7 +202,7 @@ class Wal:
 
         Raises `DiskFailed`, from then on always.
         """
-        with self._latched("write to", self._segments[-1].path):
+        with self.latched("write to", self._segments[-1].path):
             self._put(self._encode(hard_state, entries))
             if self._offset >= self._segment_bytes:
                 self._cut(self.last_index + 1)
@@ -205,7 +211,7 @@ class Wal:
 
     def mark_snapshot(self, mark: SnapshotMark, conf_state: raftpb.ConfState) -> None:
         """Note durably that a snapshot exists (or is about to). Raises `DiskFailed`."""
-        with self._latched("write to", self._segments[-1].path):
+        with self.latched("write to", self._segments[-1].path):
             self._put(self._frame(Kind.SNAPSHOT, mark.encode(conf_state)))
             self.last_index = max(self.last_index, mark.index)
             self._files.sync(self._fd)
@@ -216,7 +222,7 @@ class Wal:
         Its name carries the last index rather than the next one: readers pick the last
         segment not above their snapshot's index, and this one is complete for that index.
         """
-        with self._latched("write to", self._segments[-1].path):
+        with self.latched("write to", self._segments[-1].path):
             self._cut(self.last_index)
 
     def release(self, index: int) -> None:
@@ -224,7 +230,7 @@ class Wal:
         needed = max((i for i, s in enumerate(self._segments) if s.index <= index), default=0)
         if needed == 0:
             return
-        with self._latched("delete from", self._directory):
+        with self.latched("delete from", self._directory):
             for name in self._segments[:needed]:
                 self._files.remove(name.path)
             self._segments = self._segments[needed:]
@@ -239,7 +245,8 @@ class Wal:
     # Inside
 
     @contextlib.contextmanager
-    def _latched(self, action: str, path: Path) -> Iterator[None]:
+    def latched(self, action: str, path: Path) -> Iterator[None]:
+        """Turn an OSError into `DiskFailed`, now and at every later use of the log."""
         if self._failed is not None:
             raise self._failed
         try:
@@ -323,6 +330,8 @@ def _take(content: LogContent, record: Record) -> None:
         content.metadata = record.data
     elif record.kind is Kind.STATE:
         content.hard_state = raftpb.HardState.FromString(record.data)
+        if _state_bytes(content.hard_state) != record.data:
+            raise Malformed("not a hard state")
     elif record.kind is Kind.SNAPSHOT:
         mark = SnapshotMark.decode(record.data)
         if mark.index == content.start.index:

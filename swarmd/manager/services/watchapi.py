@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Protocol
 
 from swarmd import api
-from swarmd.base import limits
-from swarmd.base.aio import Channel, ChannelClosed
+from swarmd.base.aio import ChannelClosed
 from swarmd.base.errors import ResourceExhausted, SwarmError
-from swarmd.cluster.store import Action, Batch, Event, Store
+from swarmd.cluster.store import Action, Event, Store
 from swarmd.manager.services.watchfilter import compile_entries, watch_event
+from swarmd.manager.watch import Watch as Changes
 
 NO_VERSIONING = "store does not support versioning"
 OUT_OF_ORDER = "versions are out of order"
@@ -89,28 +89,19 @@ class Watch:
     ) -> AsyncIterator[api.WatchMessage]:
         """Changes from now, or from a version, until the caller has enough."""
         wanted = compile_entries(request.entries)
-        channel: Channel[Batch] = Channel(limits.watch_events_max)
-
-        def on_batch(batch: Batch) -> None:
-            events = tuple(event for event in batch.events if wanted(event))
-            if events:
-                channel.put_nowait(Batch(events, batch.version))
-
-        unsubscribe = self._store.subscribe(on_batch)
-        try:
-            # No await between subscribing and reading the past: nothing falls between.
+        with Changes(self._store, wanted) as changes:
+            # No await between this and the past: nothing falls between.
             past = self._past(request, wanted)
             yield api.WatchMessage()
             for version, events in past:
                 yield message(events, version, old=False)
             while True:
                 try:
-                    batch = await channel.get()
+                    batch = await changes.next()
                 except ChannelClosed as error:
                     raise ResourceExhausted(TOO_SLOW) from error
-                yield message(batch.events, batch.version, request.include_old_object)
-        finally:
-            unsubscribe()
+                if batch.events:
+                    yield message(batch.events, batch.version, request.include_old_object)
 
     def _past(self, request: api.WatchRequest, wanted: Wanted) -> list[tuple[int, list[Event]]]:
         if not request.HasField("resume_from"):

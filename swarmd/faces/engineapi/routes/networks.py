@@ -39,6 +39,7 @@ from swarmd.faces.engineapi.filters import NETWORK_PRUNE_KEYS, Filters, NetworkF
 from swarmd.faces.engineapi.lookups import NETWORK, find
 from swarmd.faces.engineapi.passthrough import relay
 from swarmd.faces.engineapi.routes import Table
+from swarmd.faces.engineapi.timestamps import moment_nanos
 
 logger = logging.getLogger("engineapi")
 
@@ -208,7 +209,6 @@ async def remove(context: Context, call: Call) -> web.StreamResponse:
         if context.engine is None:
             raise not_found(f"network {call.ident} not found")
         return await relay(call.request, context.engine)
-    # The look-up a manager makes by id cannot be skipped: a worker must get its refusal.
     request = api.RemoveNetworkRequest(network_id=id)
     await context.ask("Control/RemoveNetwork", request)
     return call.replies.empty(204)
@@ -223,18 +223,38 @@ async def prune(context: Context, call: Call) -> web.StreamResponse:
         head, data = await context.engine.call("POST", call.request.raw_path)
         report: Any = context.engine.decode(head, data) or {}
         deleted += report.get("NetworksDeleted") or []
-    if context.backend.local().control_available and "until" not in filters:
-        deleted += await _prune_cluster(context, filters)
+    if context.backend.local().control_available:
+        deleted += await _prune_cluster(context, filters, _until(context, filters))
     return call.replies.json({"NetworksDeleted": deleted or None})
 
 
-async def _prune_cluster(context: Context, filters: Filters) -> list[str]:
+def _until(context: Context, filters: Filters) -> int | None:
+    values = filters.get("until")
+    if len(values) > 1:
+        raise bad_request("more than one until filter specified")
+    try:
+        return moment_nanos(values[0], context.clock.now()) if values else None
+    except ValueError as error:
+        raise bad_request(f"failed to parse value as time or duration: {error}") from None
+
+
+def _prunable(network: api.Network, filters: Filters, until: int | None) -> bool:
+    # The routing mesh goes only when it is named.
+    if is_ingress(network):
+        return False
+    created = network.meta.created_at
+    if until is not None and created.seconds * 1_000_000_000 + created.nanos > until:
+        return False
+    labels = network.spec.annotations.labels
+    if "label!" in filters and filters.has_labels("label!", labels):
+        return False
+    return filters.has_labels("label", labels)
+
+
+async def _prune_cluster(context: Context, filters: Filters, until: int | None) -> list[str]:
     out: list[str] = []
     for network in await _cluster_networks(context):
-        labels = network.spec.annotations.labels
-        if is_ingress(network) or not filters.has_labels("label", labels):
-            continue
-        if "label!" in filters and filters.has_labels("label!", labels):
+        if not _prunable(network, filters, until):
             continue
         try:
             request = api.RemoveNetworkRequest(network_id=network.id)

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from swarmd import api
 from swarmd.base.errors import NotFound
+from swarmd.faces.engineapi.backend import Caller
 from swarmd.faces.engineapi.call import Call
 from swarmd.faces.engineapi.context import Context
 from swarmd.faces.engineapi.convert.node import node_json, node_spec
@@ -43,18 +44,23 @@ async def update_node(context: Context, call: Call) -> web.StreamResponse:
     fields = await call.fields("NodeSpec")
     version = call.object_version("node")
     control = context.control()
-    request = api.UpdateNodeRequest(spec=node_spec(fields), node_id=call.ident)
-    request.node_version.index = version
+    spec = node_spec(fields)
     if len(call.ident) == _ID_LENGTH:
         # Most likely a whole id: saves the look-up, which is half the cost of this call.
         try:
-            await control.unary("Control/UpdateNode", request, timeout=CALL_SECONDS)
+            await _update(control, call.ident, version, spec)
             return call.replies.empty()
         except NotFound:
             pass
-    request.node_id = (await find(control, NODE, call.ident)).id
-    await control.unary("Control/UpdateNode", request, timeout=CALL_SECONDS)
+    await _update(control, (await find(control, NODE, call.ident)).id, version, spec)
     return call.replies.empty()
+
+
+async def _update(control: Caller, id: str, version: int, spec: api.NodeSpec) -> None:
+    # A new request each time: an in-process manager keeps what it was given.
+    request = api.UpdateNodeRequest(node_id=id, spec=spec)
+    request.node_version.index = version
+    await control.unary("Control/UpdateNode", request, timeout=CALL_SECONDS)
 
 
 ROUTES: Table = {

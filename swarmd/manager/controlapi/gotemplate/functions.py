@@ -173,7 +173,7 @@ def _formatted(found: re.Match[str], verb: str, value: Value) -> str | None:
         return sign + (chr(value) if verb == "c" else format(value, verb))
     if isinstance(value, float) and verb in "feEgG":
         if verb in "gG" and precision is None:
-            return number_text(value, 6)
+            return number_text(value)
         return format(value, f".{min(int(precision or 6), width_max)}{verb}")
     if isinstance(value, str) and verb in "xX":
         return value.encode().hex() if verb == "x" else value.encode().hex().upper()

@@ -28,7 +28,7 @@ from .nodes import (
 )
 from .values import quote
 
-depth_max = 200  # nested constructs; keeps hostile input off the Python stack
+depth_max = 64  # nested constructs; keeps hostile input off the Python stack
 
 _OPERANDS = frozenset(
     (Kind.BOOL, Kind.CHARACTER, Kind.DOT, Kind.FIELD, Kind.NAME, Kind.NUMBER, Kind.NIL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NoReturn
 
 from .errors import CallTrouble, TemplateError, ValueTrouble
@@ -27,7 +28,7 @@ from .nodes import (
     Variable,
 )
 from .parser import Parser
-from .values import Struct, Value, is_sequence, quote, show, truth, type_name
+from .values import Method, Struct, Value, is_sequence, quote, show, truth, type_name
 
 output_max = 4 << 20  # characters one run may produce; a loop must not fill the memory
 include_depth_max = 100
@@ -197,13 +198,33 @@ class _Run:
             return self._call(first, command, dot, final)
         if len(command.args) > 1 or final:
             if isinstance(first, Field | Variable | Chain):
-                self._operand(first, dot)
-                name = first.names[-1]
-                self._fail(first, f"{name} has arguments but cannot be invoked as function")
+                return self._method(first, command, dot, final)
             self._fail(first, f"can't give argument to non-function {first}")
         if isinstance(first, Nil):
             self._fail(first, "nil is not a command")
         return self._operand(first, dot)
+
+    def _method(
+        self,
+        node: Field | Variable | Chain,
+        command: Command,
+        dot: Value,
+        final: tuple[Value, ...],
+    ) -> Value:
+        """A field with arguments: only a method that takes some can mean it."""
+        name = node.names[-1]
+        holder = self._operand(replace(node, names=node.names[:-1]), dot)
+        method = holder.fields.get(name) if isinstance(holder, Struct) else None
+        if not isinstance(method, Method):
+            self._operand(node, dot)
+            self._fail(node, f"{name} has arguments but cannot be invoked as function")
+        values = [self._operand(arg, dot) for arg in command.args[1:]]
+        values += final
+        self._count(node, name, method.function, len(values))
+        try:
+            return method.function(*values)
+        except CallTrouble as trouble:
+            self._fail(command, f"error calling {name}: {trouble}")
 
     def _call(
         self, node: Function, command: Command, dot: Value, final: tuple[Value, ...]
@@ -213,7 +234,7 @@ class _Run:
             return self._logic(node, command, dot, final)
         values = [self._operand(arg, dot) for arg in command.args[1:]]
         values += final
-        self._count(node, function, len(values))
+        self._count(node, node.name, function, len(values))
         try:
             return function(*values)
         except CallTrouble as trouble:
@@ -232,7 +253,7 @@ class _Run:
                 return value
         return final[0] if final else value
 
-    def _count(self, node: Function, function: TemplateFunction, got: int) -> None:
+    def _count(self, node: Operand, name: str, function: TemplateFunction, got: int) -> None:
         names = inspect.signature(function).parameters.values()
         fixed = sum(p.kind is not p.VAR_POSITIONAL and p.default is p.empty for p in names)
         variadic = any(p.kind is p.VAR_POSITIONAL for p in names)
@@ -242,7 +263,7 @@ class _Run:
             text = f"want {fixed} got {got}"
         else:
             return
-        self._fail(node, f"wrong number of args for {node.name}: {text}")
+        self._fail(node, f"wrong number of args for {name}: {text}")
 
     def _operand(self, node: Operand, dot: Value) -> Value:
         if isinstance(node, Literal):

@@ -6,7 +6,7 @@ Sequence (slice) and `Struct` for anything with named fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias, TypeGuard
@@ -17,14 +17,23 @@ _MORE_ESCAPES = {"\v": "\\v", "\\": "\\\\", '"': '\\"'}
 
 
 @dataclass(frozen=True, slots=True)
+class Method:
+    """A method that takes arguments; as a field of a `Struct` it can be invoked."""
+
+    function: Callable[..., Value]
+
+
+@dataclass(frozen=True, slots=True)
 class Struct:
     """A value with a fixed set of fields; `type_name` is how Go would print its type.
 
-    A field that is callable is a method without arguments: it is called on use.
+    A field that is callable is a method without arguments: it is called on use. `source` is
+    the plain value behind it, for functions that want to encode the whole.
     """
 
     type_name: str
     fields: Mapping[str, Value] = field(default_factory=dict)
+    source: Value = None
 
     def get(self, name: str) -> Value:
         """Field `name`, methods called; KeyError when there is none."""
@@ -83,8 +92,8 @@ def quote(text: str) -> str:
     return '"' + "".join(out) + '"'
 
 
-def number_text(value: float, exponent_max: int = 21) -> str:
-    """A float as Go's %v (or, with `exponent_max` 6, as %g) prints it."""
+def number_text(value: float) -> str:
+    """A float as Go's %v and %g print it: the fewest digits, an exponent from 1e6 on."""
     if value != value or value in (float("inf"), float("-inf")):
         return {float("inf"): "+Inf", float("-inf"): "-Inf"}.get(value, "NaN")
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
@@ -92,8 +101,7 @@ def number_text(value: float, exponent_max: int = 21) -> str:
     point = len(shown) + int(exponent)
     if value == 0:
         return "-0" if sign else "0"
-    limit = max(exponent_max, len(shown)) if exponent_max < 21 else exponent_max
-    if not -4 <= point - 1 < limit:
+    if not -4 <= point - 1 < 6:
         tail = "." + shown[1:] if len(shown) > 1 else ""
         text = f"{shown[0]}{tail}e{'-' if point - 1 < 0 else '+'}{abs(point - 1):02d}"
     elif point <= 0:
