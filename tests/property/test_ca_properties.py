@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -137,12 +138,28 @@ def sign(csr: bytes) -> bytes:
     )
 
 
+LEAF = sign(CSR)
+
+
+@settings(max_examples=400)
 @given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_a_request_with_one_bit_changed_is_signed_for_its_key_or_refused(at: int, bit: int) -> None:
     der = bytearray(pem.first(CSR).der)
     der[at % len(der)] ^= 1 << bit
     with suppress(CAError):
         sign(pem.encode(pem.Block("CERTIFICATE REQUEST", bytes(der))))
+
+
+@settings(max_examples=400)
+@given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_a_chain_with_one_bit_changed_is_refused(at: int, bit: int) -> None:
+    """Every bit of a certificate is signed, or is the signature."""
+    now = 1_792_600_578.0
+    der = bytearray(pem.first(LEAF).der)
+    der[at % len(der)] ^= 1 << bit
+    text = pem.encode(pem.Block("CERTIFICATE", bytes(der)))
+    with pytest.raises(CAError):
+        ca.verify(text, ROOT.pem, now)
 
 
 @given(data=some_bytes, key=key32, other=key32, seed=seeds)
