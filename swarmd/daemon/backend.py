@@ -104,7 +104,9 @@ class NodeBackend:
             node_id=membership.identity.node_id,
             node_addr=_host(addr),
             is_manager=manager is not None,
-            control_available=manager is not None and node.place is Place.ACTIVE,
+            control_available=(
+                manager is not None and manager.ready.is_set() and node.place is Place.ACTIVE
+            ),
             error=error,
             remotes=tuple(Remote(r.node_id, r.addr) for r in membership.managers()),
         )
@@ -112,7 +114,11 @@ class NodeBackend:
     def control(self) -> Caller:
         """Calls to this node's manager. Raises `Unavailable` when there is none."""
         membership = self._node.membership
-        if membership is None or membership.manager is None:
+        if (
+            membership is None
+            or membership.manager is None
+            or not membership.manager.ready.is_set()
+        ):
             raise Unavailable(texts.MANAGER_PREPARING)
         return membership.manager.caller
 

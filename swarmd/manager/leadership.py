@@ -19,6 +19,11 @@ Dial = Callable[[str], Awaitable[Caller]]
 class Raft(Protocol):
     """What is asked of the Raft member."""
 
+    @property
+    def id(self) -> int:
+        """The own raft id."""
+        ...
+
     def is_leader(self) -> bool:
         """True if this member leads and has applied an entry of its own term."""
         ...
@@ -62,12 +67,18 @@ class RaftLeadership:
             if self._raft.leaderless_ticks() > leaderless_ticks_max:
                 raise NotLeader(NO_LEADER)
             raise Unavailable("the leader is being elected")
+        if leader.raft_id == self._raft.id:
+            raise Unavailable("this manager is taking over")
         async with self._dialling:
             if self._caller is None or self._addr != leader.addr:
                 await self.close()
                 self._caller = await self._dial(leader.addr)
                 self._addr = leader.addr
             return self._caller
+
+    async def refresh(self) -> None:
+        """Dial anew for the next call: our certificate or our trust changed."""
+        await self.close()
 
     async def close(self) -> None:
         """End the connection."""

@@ -11,7 +11,7 @@ from swarmd import api
 from swarmd.base.aio import Tasks
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
-from swarmd.base.errors import NotLeader
+from swarmd.base.errors import DeadlineExceeded, NotLeader
 from swarmd.cluster.allocator import Allocator
 from swarmd.cluster.ca import KeyPair
 from swarmd.cluster.ca.root import trust_bundle
@@ -30,10 +30,13 @@ from swarmd.manager.caserver.external import CfsslClient, ExternalSigner
 from swarmd.manager.commit import Committer
 from swarmd.manager.controlapi import Control, Needs, NoPlugins
 from swarmd.manager.dispatcher import Dispatcher
+from swarmd.manager.joining import join_group
 from swarmd.manager.leader import LeaderGroup
 from swarmd.manager.leadership import RaftLeadership
 from swarmd.manager.logbroker import Broker
-from swarmd.manager.raftnode import Membership, Place, RaftNode
+from swarmd.manager.peers import Peers, check_health
+from swarmd.manager.raftnode import Membership, NotMember, Place, RaftDisk, RaftNode
+from swarmd.manager.raftservice import RaftMembershipService, RaftService
 from swarmd.manager.reconciler import Reconciler
 from swarmd.manager.roles import RoleEffects
 from swarmd.manager.services.health import Health
@@ -46,12 +49,18 @@ from swarmd.rpc.server import Credentials, Server
 
 log = logging.getLogger(__name__)
 
+DIAL_SECONDS = 5.0
+# A new member waits this long to hear from its leader before it is said to be ready.
+FIRST_LEADER_SECONDS = 10.0
+CREDENTIALS_SECONDS = 5.0  # how late connections notice other certificates or roots
+
 
 @dataclass(frozen=True, slots=True)
 class ManagerConfig:
     """What one manager is started with.
 
-    `listen`: "ip:port"s. `start`: a new cluster's first objects, None otherwise.
+    `listen`: "ip:port"s. `start`: a new cluster's first objects, None otherwise. `join_via`
+    chooses the manager to ask when this one is no member yet; None for one that starts alone.
     """
 
     place: Place
@@ -59,6 +68,7 @@ class ManagerConfig:
     listen: tuple[str, ...]
     start: ClusterStart | None = None
     tick_seconds: float = 1.0
+    join_via: Callable[[], str] | None = None
 
 
 class Manager:
@@ -79,14 +89,25 @@ class Manager:
         self._clock = clock
         self._entropy = entropy
         self.store = Store()
+        self._removed = asyncio.Event()
+        self._raft_open = asyncio.Event()
+        self._peers = Peers(self._dial_manager, entropy, self._removed.set)
         self.raft = RaftNode(
-            config.place, self.store, clock, entropy, tick_seconds=config.tick_seconds
+            config.place,
+            self.store,
+            clock,
+            entropy,
+            transport=self._peers,
+            tick_seconds=config.tick_seconds,
         )
+        self._membership = Membership(self.raft, entropy)
         self.committer = Committer(self.store, self.raft, clock)
-        self.leadership = RaftLeadership(self.raft, self._dial_leader)
+        self.leadership = RaftLeadership(self.raft, self._dial_manager)
         self.leading = asyncio.Event()
         """Set while this manager leads and all the leader's parts serve. They end their own
         streams, each with a last message, when leadership is lost."""
+        self.ready = asyncio.Event()
+        """Set while this manager serves as a member."""
         self._health = Health("Raft")
         self._cas = CfsslClient(pair)
         self._ca = CAServer(self.store, self.committer, entropy, config.organization, roots_pem)
@@ -124,6 +145,8 @@ class Manager:
             Control(needs),
             ResourceAllocator(self.store, self.committer, self._clock, self._entropy),
             Watch(self.store),
+            RaftService(self.raft, self._peers, NotMember, self._raft_open),
+            RaftMembershipService(self.raft, self._membership, self._check_address),
             self._health,
         ]
 
@@ -138,11 +161,12 @@ class Manager:
         return self._caller
 
     def _own_caller(self) -> InProcess:
+        own = self.raft.membership.get(self.raft.id)
         peer = Peer(
             node_id=self._config.place.node_id,
             organization=self._config.organization,
             roles=(MANAGER_ROLE,),
-            remote_addr=self._config.place.addr,
+            remote_addr=own.addr if own is not None else self._config.place.addr,
             local=True,
         )
         return InProcess(self._services, peer, self.leadership)
@@ -154,28 +178,101 @@ class Manager:
         roots = trust_bundle(cluster.root_ca) if cluster is not None else self._roots_pem()
         return Credentials(roots, pair.cert_pem, pair.key_pem)
 
-    async def _dial_leader(self, addr: str) -> Caller:
-        return await dial(addr, self.credentials(), clock=self._clock, entropy=self._entropy)
+    async def _dial_manager(self, addr: str) -> Caller:
+        return await dial(
+            addr,
+            self.credentials(),
+            timeout=DIAL_SECONDS,
+            clock=self._clock,
+            entropy=self._entropy,
+        )
+
+    async def _check_address(self, addr: str, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                caller = await self._dial_manager(addr)
+                try:
+                    await check_health(caller, seconds)
+                finally:
+                    await caller.close()
+        except TimeoutError:
+            raise DeadlineExceeded("context deadline exceeded") from None
 
     async def run(self, ready: asyncio.Event) -> None:
         """Serve until cancelled; `ready` once Raft's state is applied and the port is open.
 
-        Raises `OSError` when the port cannot be opened, and what the Raft member raises.
+        Raises `OSError` when the port cannot be opened, `CannotJoin`, `NotMember` once this
+        manager is removed, and what the Raft member raises.
         """
         try:
             async with Tasks() as tasks:
-                raft_ready, open_for_calls = asyncio.Event(), asyncio.Event()
-                tasks.spawn(self.raft.run(raft_ready), "raft")
-                await raft_ready.wait()
-                serving = self._server.run(open_for_calls, list(self._config.listen))
-                tasks.spawn(serving, "port-2377")
-                await open_for_calls.wait()
-                self._health.set("Raft", True)
+                peers_ready = asyncio.Event()
+                tasks.spawn(self._peers.run(peers_ready, self.raft), "raft-peers")
+                tasks.spawn(self._end_when_removed(), "removal")
+                await peers_ready.wait()
+                await self._start_raft(tasks)
+                self._caller = self._own_caller()  # our address may be the leader's finding
                 tasks.spawn(self._lead_when_elected(), "leadership")
+                tasks.spawn(self._watch_credentials(), "manager-credentials")
+                self.ready.set()
                 ready.set()
                 await asyncio.Event().wait()
         finally:
+            self.ready.clear()
             await self.leadership.close()
+
+    async def _start_raft(self, tasks: Tasks) -> None:
+        """Have state on disk before the port opens; a new member must be seen to serve first."""
+        via = self._config.join_via
+        new = via is not None and not RaftDisk.exists(self._config.place.directory)
+        if not new:
+            await self._run_raft(tasks)
+        open_for_calls = asyncio.Event()
+        tasks.spawn(self._server.run(open_for_calls, list(self._config.listen)), "port-2377")
+        await open_for_calls.wait()
+        self._health.set("Raft", True)
+        if via is None or self.raft.id in self.raft.membership:
+            return
+        self.raft.joined(await join_group(self._dial_manager, via(), self._config.place.addr))
+        if new:
+            await self._run_raft(tasks)
+        await self._first_leader()
+
+    async def _run_raft(self, tasks: Tasks) -> None:
+        ready = asyncio.Event()
+        tasks.spawn(self.raft.run(ready), "raft")
+        await ready.wait()
+        self._peers.follow()
+        self._raft_open.set()
+
+    async def _first_leader(self) -> None:
+        """Wait for a word from the leader: until then no call can be handed on."""
+        changed = asyncio.Event()
+        unsubscribe = self.raft.subscribe(changed.set)
+        try:
+            async with asyncio.timeout(FIRST_LEADER_SECONDS):
+                while self.raft.leader() is None:
+                    changed.clear()
+                    await changed.wait()
+        except TimeoutError:
+            log.warning("no word from the leader yet")
+        finally:
+            unsubscribe()
+
+    async def _end_when_removed(self) -> None:
+        await self._removed.wait()
+        raise NotMember
+
+    async def _watch_credentials(self) -> None:
+        """Connections keep what they were dialled with; after a change they are dialled anew."""
+        used = self.credentials()
+        while True:
+            await asyncio.sleep(CREDENTIALS_SECONDS)
+            now = self.credentials()
+            if now != used:
+                used = now
+                await self._peers.refresh()
+                await self.leadership.refresh()
 
     async def _lead_when_elected(self) -> None:
         changed = asyncio.Event()
@@ -192,10 +289,13 @@ class Manager:
 
     async def _lead(self, changed: asyncio.Event) -> None:
         log.info("this manager leads")
+        group, reconciler = self._leader_group()
         try:
             async with Tasks() as tasks:
-                tasks.spawn(self._leader_group().run(self.leading), "leader")
+                tasks.spawn(group.run(self.leading), "leader")
                 while self.raft.is_leader():
+                    # Roles follow Raft's members, and who of them can be reached.
+                    reconciler.look_again(RoleManager.name)
                     changed.clear()
                     await changed.wait()
         except* NotLeader:
@@ -203,8 +303,8 @@ class Manager:
         finally:
             self.leading.clear()
 
-    def _leader_group(self) -> LeaderGroup:
-        roles = RoleEffects(self.raft, Membership(self.raft, self._entropy))
+    def _leader_group(self) -> tuple[LeaderGroup, Reconciler]:
+        roles = RoleEffects(self.raft, self._membership)
         reconciler = Reconciler(
             [
                 KeyManager(),
@@ -224,7 +324,7 @@ class Manager:
                 TransferLeadership: roles.transfer,
             },
         )
-        return LeaderGroup(
+        group = LeaderGroup(
             self.committer,
             self._entropy,
             self._config.start,
@@ -235,6 +335,7 @@ class Manager:
                 ("control-loops", reconciler),
             ],
         )
+        return group, reconciler
 
     def members(self) -> Sequence[api.Peer]:
         """Every manager's id and address, as this one knows them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,14 +12,16 @@ from pathlib import Path
 
 from swarmd import api
 from swarmd.base.aio import Lane, Tasks, until
+from swarmd.base.backoff import Backoff
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
-from swarmd.base.errors import FailedPrecondition, SwarmError
+from swarmd.base.errors import SwarmError
 from swarmd.cluster import ca
 from swarmd.cluster.ca import Identity, KeyPair, envelope
 from swarmd.cluster.model.defaults import ClusterStart
+from swarmd.manager.joining import CannotJoin
 from swarmd.manager.manager import Manager, ManagerConfig
-from swarmd.manager.raftnode import Place, RaftDisk
+from swarmd.manager.raftnode import NotMember, Place
 from swarmd.node.founding import ensure_log_key
 from swarmd.node.identity import Dial, Granted, IdentityClient, Request
 from swarmd.node.locker import Locker
@@ -34,6 +37,9 @@ log = logging.getLogger(__name__)
 
 DIAL_SECONDS = 5.0
 LEADING_SECONDS = 2.0
+# A removed manager waits this long to be made a worker, twice (PROTOCOL 2.5).
+ROLE_SECONDS = 16.0
+REJOIN = Backoff(base_seconds=2.0, cap_seconds=30.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ class Membership:
         self._identity = keys.identity()
         self._chosen: Remote | None = None
         self._role_changed = asyncio.Event()
+        self._promoted = asyncio.Event()  # the last word of a manager: be one
         self._remotes_changed = asyncio.Event()
         self._node: api.Node | None = None
         self.registered = asyncio.Event()
@@ -133,27 +140,77 @@ class Membership:
     # Being a manager
 
     async def _manage(self, ready: asyncio.Event) -> None:
-        """Run a manager whenever the certificate says so, for as long as it does."""
+        """Run a manager whenever the certificate says so, for as long as it does.
+
+        A node that works already outlives a manager that cannot be started; one that is just
+        coming up does not.
+        """
+        attempt = 0
         while True:
-            self._role_changed.clear()
+            await self._until_role(is_manager=True)
+            try:
+                await self._manage_once(ready)
+                attempt = 0
+            except* NotMember:
+                log.warning("this manager was removed from the cluster")
+                ready.set()  # the node goes on without it
+                await self._forget_log()
+                await self._after_removal()
+                attempt = 0
+            except* CannotJoin as group:
+                if not self.registered.is_set():
+                    raise
+                log.warning("this node could not join the managers: %s", group.exceptions)
+                await asyncio.sleep(REJOIN.delay(attempt, self._outfit.entropy))
+                attempt += 1
             if not self._identity.is_manager:
-                await self._role_changed.wait()
-                continue
-            async with Tasks() as tasks:
-                tasks.spawn(self._run_manager(ready), "manager")
-                while self._identity.is_manager:
-                    self._role_changed.clear()
-                    await self._role_changed.wait()
+                await self._forget_log()
+
+    async def _manage_once(self, ready: asyncio.Event) -> None:
+        async with Tasks() as tasks:
+            tasks.spawn(self._run_manager(ready), "manager")
+            await self._until_role(is_manager=False)
+            log.info("this node is a worker now")
+
+    async def _until_role(self, *, is_manager: bool) -> None:
+        while self._identity.is_manager != is_manager:
+            self._role_changed.clear()
+            await self._role_changed.wait()
+
+    async def _after_removal(self) -> None:
+        """Wait for the worker's certificate that goes with a removal; else ask for one.
+
+        Who then still has a manager's certificate was promoted again, and joins anew: at once
+        when a manager says so, else after the stock time.
+        """
+        self._promoted.clear()
+        async with Tasks() as tasks:
+            demoted = tasks.spawn(self._until_role(is_manager=False), "node-demotion")
+            promoted = tasks.spawn(self._promoted.wait(), "node-promotion")
+            for renew in (False, True):
+                if renew:
+                    log.warning("no worker certificate yet after the removal: renewing")
+                    self._renewer.renew_now()
+                done, _ = await asyncio.wait(
+                    {demoted, promoted},
+                    timeout=ROLE_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if done:
+                    return
+
+    async def _forget_log(self) -> None:
+        """What a manager leaves behind goes with it: the log, and the keys to read it."""
+        await self._lane.run(self._erase_log)
+
+    def _erase_log(self) -> None:
+        shutil.rmtree(self._state.raft, ignore_errors=True)
+        self._keys.update(lambda file: file.without_deks())
 
     async def _run_manager(self, ready: asyncio.Event) -> None:
-        directory = self._state.raft
-        if self._start is None and not RaftDisk.exists(directory):
-            raise FailedPrecondition(
-                "this node was made a manager, but joining a quorum of managers is not offered yet"
-            )
         await self._lane.run(partial(ensure_log_key, self._keys, self._outfit.entropy))
         manager = Manager(
-            self._manager_config(directory),
+            self._manager_config(self._state.raft),
             self._pair,
             lambda: self._root_pem,
             self._outfit.clock,
@@ -178,6 +235,13 @@ class Membership:
                 await asyncio.Event().wait()
         finally:
             self.manager = None
+            self._start = None
+
+    def _other_manager(self) -> str:
+        """The address of some other manager. Raises `NoRemotes`."""
+        own = (self._identity.node_id, self._settings.advertise_addr)
+        exclude = [name for name in own if name]
+        return self.remotes.select(self._outfit.entropy, exclude=exclude).addr
 
     def _manager_config(self, directory: Path) -> ManagerConfig:
         file = self._keys.file()
@@ -185,7 +249,7 @@ class Membership:
         place = Place(
             directory=directory,
             node_id=self._identity.node_id,
-            addr=self._settings.advertise_addr,
+            addr=self._settings.advertise_addr or self._settings.listen_addr,
             encryptor=envelope.secretbox(keys[0], self._outfit.entropy),
             decryptor=envelope.decryptor(*keys),
         )
@@ -195,13 +259,15 @@ class Membership:
             listen=(self._settings.listen_addr,),
             start=self._start,
             tick_seconds=self._outfit.tick_seconds,
+            join_via=self._other_manager if self._start is None else None,
         )
 
     def _pair(self) -> KeyPair:
         return self._identity.pair
 
     def _own_manager(self) -> Caller | None:
-        return self.manager.caller if self.manager is not None else None
+        manager = self.manager
+        return manager.caller if manager is not None and manager.ready.is_set() else None
 
     # What the agent needs
 
@@ -210,7 +276,8 @@ class Membership:
         if own is not None:
             self._chosen = None
             return own
-        self._chosen = self.remotes.select(self._outfit.entropy)
+        mine = (self._identity.node_id,)
+        self._chosen = self.remotes.select(self._outfit.entropy, exclude=mine)
         return await self._outfit.dial(
             self._chosen.addr,
             self.credentials(),
@@ -235,8 +302,15 @@ class Membership:
     def on_node(self, node: api.Node) -> None:
         """React to what managers want of this node: another role, or a new certificate."""
         before, self._node = self._node, node
+        if node.role == node.spec.desired_role == api.NodeRole.MANAGER:
+            self._promoted.set()
+        else:
+            self._promoted.clear()
         wanted = ca.MANAGER if node.spec.desired_role == api.NodeRole.MANAGER else ca.WORKER
-        moved = before is not None and before.spec.desired_role != node.spec.desired_role
+        if before is None:
+            moved = wanted != self._identity.role
+        else:
+            moved = before.spec.desired_role != node.spec.desired_role
         rotate = node.certificate.status.state == api.IssuanceStatus.State.ROTATE
         if moved or rotate:
             self._renewer.expect(wanted)
@@ -273,8 +347,8 @@ class Membership:
     async def _renew(self) -> Identity:
         """Get a new certificate and put it on disk."""
         granted = await self._client.obtain(self._root_pem, Request(current=self._identity))
-        kek = granted.kek if granted.identity.is_manager else None
-        await self._lane.run(partial(self._keys.write, granted.identity.pair, kek))
+        # A worker's key is empty: a manager that was demoted opens its key file with it.
+        await self._lane.run(partial(self._keys.write, granted.identity.pair, granted.kek))
         if granted.root_pem != self._root_pem:
             await self._lane.run(partial(self._state.save_root, granted.root_pem))
         self._granted = granted

@@ -59,10 +59,14 @@ class JoinGoesOn(SwarmError):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a membership is begun with: how, and for a new cluster its first objects."""
+    """What a membership is begun with: how, and for a new cluster its first objects.
+
+    `fresh`: an operator waits for it; a failure ends it instead of being tried again.
+    """
 
     settings: NodeSettings
     cluster: ClusterStart | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class SwarmNode:
             partial(found, self._state, keys, wishes, self._outfit.clock, self._outfit.entropy)
         )
         await self._blocking(partial(self._state.save_settings, self.settings))
-        await self._settled(self._begin(keys, Start(self.settings, start)))
+        await self._settled(self._begin(keys, Start(self.settings, start, fresh=True)))
         membership = self.membership
         if self.place is Place.ACTIVE and membership is not None:
             async with asyncio.timeout(ready_seconds_max):
@@ -163,12 +167,12 @@ class SwarmNode:
         """The whole of a join; what went wrong is returned, and nothing is left of it then."""
         try:
             keys = await self._certify(wish)
+            await self._settled(self._begin(keys, Start(wish.settings, fresh=True)))
         except SwarmError as error:
             await self._blocking(self._state.forget)
             self._life = None
             self._reset()
             return error
-        await self._settled(self._begin(keys, Start(wish.settings)))
         return None
 
     async def _certify(self, wish: JoinWish) -> KeyStore:
@@ -177,11 +181,9 @@ class SwarmNode:
         client = IdentityClient(outfit.dial, remotes, outfit.clock, outfit.entropy)
         root_pem = await client.download_root(wish.token)
         granted = await client.obtain(root_pem, Request(wish.token, wish.availability))
-        if granted.identity.is_manager:
-            raise NotHere("joining a quorum of managers is not offered yet: use the worker token")
         keys = KeyStore(self._state, outfit.entropy)
         await self._blocking(partial(self._state.save_root, granted.root_pem))
-        await self._blocking(partial(keys.write, granted.identity.pair))
+        await self._blocking(partial(keys.write, granted.identity.pair, granted.kek))
         await self._blocking(partial(self._state.save_remotes, remotes.all()))
         await self._blocking(partial(self._state.save_settings, wish.settings))
         return keys
@@ -244,11 +246,11 @@ class SwarmNode:
                 self.error = describe_failure(first_of(group), start.settings.listen_addr)
                 log.error("this node's part in the swarm ended: %s", self.error)
             self.place = Place.ERROR
-            if start.cluster is not None and not settled.is_set():
+            if start.fresh and not settled.is_set():
                 settled.set()
                 return
             settled.set()
-            start = replace(start, cluster=None)
+            start = replace(start, cluster=None, fresh=False)
             await asyncio.sleep(RETRY.delay(attempt, self._outfit.entropy))
             attempt += 1
 

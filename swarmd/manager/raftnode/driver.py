@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from google.protobuf.message import DecodeError
@@ -238,6 +239,17 @@ class RaftNode:
         return self._raw
 
     # The life of the node
+
+    def joined(self, answer: api.JoinResponse) -> None:
+        """Be the member a leader's answer to Join names: call it before `run`, or after it on a
+        member that was stopped before it learned of any other.
+        """
+        own = next((m.addr for m in answer.members if m.raft_id == answer.raft_id), "")
+        self._place = replace(self._place, joined=answer, addr=own or self._place.addr)
+        if self._raw is not None:
+            for member in answer.members:
+                self._members.add(member)
+            self._changed()
 
     async def run(self, ready: asyncio.Event) -> None:
         """Open the state and keep the log until cancelled. `ready`: what was on disk is applied.
