@@ -17,6 +17,29 @@ $(VENV)/.ready: pyproject.toml
 
 setup: $(VENV)/.ready ## Make the virtual environment with everything in it
 
+RUN    := .run
+SOCKET := unix://$(RUN)/swarmd.sock
+CTL    := $(BIN)/swarmctl -H $(SOCKET)
+PORT   ?= 2377
+
+up: setup ## Start a daemon with its state in .run/, initialise a swarm, show it
+	@mkdir -p $(RUN)
+	@if [ -S $(RUN)/swarmd.sock ] && $(CTL) info >/dev/null 2>&1; then echo "swarmd runs already"; else \
+	  nohup $(BIN)/swarmd --state-dir $(RUN)/state --run-dir $(RUN) --pidfile $(RUN)/swarmd.pid \
+	    >>$(RUN)/swarmd.log 2>&1 </dev/null & \
+	  n=0; until $(CTL) info >/dev/null 2>&1; do n=$$((n+1)); \
+	    if [ $$n -gt 100 ]; then echo "swarmd did not start:"; tail -20 $(RUN)/swarmd.log; exit 1; fi; sleep 0.1; done; fi
+	@$(CTL) node ls >/dev/null 2>&1 || $(CTL) init --advertise-addr 127.0.0.1:$(PORT) --listen-addr 127.0.0.1:$(PORT) >/dev/null
+	@$(CTL) node ls
+	@echo
+	@$(CTL) join-token worker
+
+down: ## End the daemon of `make up`; CLEAN=1 also forgets its state
+	@if [ -f $(RUN)/swarmd.pid ] && kill $$(cat $(RUN)/swarmd.pid) 2>/dev/null; then \
+	  while kill -0 $$(cat $(RUN)/swarmd.pid 2>/dev/null) 2>/dev/null; do sleep 0.1; done; echo "swarmd ended"; \
+	else echo "swarmd does not run"; fi
+	@if [ -n "$(CLEAN)" ]; then rm -rf $(RUN); fi
+
 check: setup ## Format, lint, types, import contracts, wire facts, generated code fresh, tidy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

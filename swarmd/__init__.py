@@ -1,0 +1,3 @@
+"""swarmd: a Docker-compatible swarm-mode cluster manager."""
+
+VERSION = "0.1.0"

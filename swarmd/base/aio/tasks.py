@@ -34,7 +34,8 @@ class Tasks:
         trace: TracebackType | None,
     ) -> bool | None:
         self.cancel()
-        return await self._group.__aexit__(kind, error, trace)
+        await self._group.__aexit__(kind, error, trace)
+        return None
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start a child; its failure ends the whole group."""

@@ -64,6 +64,12 @@ class KeyFile:
             return self
         return replace(self, kek=kek, needs_rotation=self.needs_rotation or (locked and self.holds))
 
+    def adopt_kek(self, kek: KEK) -> KeyFile:
+        """The file under the unlock key that came with a new certificate, whatever its version:
+        a worker's certificate comes without a lock even if the node was a locked manager."""
+        locks = self.kek.version < kek.version and bool(kek.key) and not self.kek.key
+        return replace(self, kek=kek, needs_rotation=self.needs_rotation or (locks and self.holds))
+
     @property
     def holds(self) -> bool:
         """True when there is a raft key in the headers."""

@@ -10,7 +10,7 @@ from typing import Any
 from swarmd import api
 from swarmd.base.errors import SwarmError, invariant
 from swarmd.cluster.store.errors import StoreError
-from swarmd.cluster.store.kinds import KINDS, edit
+from swarmd.cluster.store.kinds import BY_TARGET, KINDS, edit
 from swarmd.cluster.store.table import Table
 from swarmd.cluster.store.transaction import Action, Event, Transaction
 from swarmd.cluster.store.view import Applied, View
@@ -122,8 +122,7 @@ class Store:
     def verify(self) -> None:
         """In a strict store: raise InvariantViolation if a stored object was edited in place."""
         for (target, id), before in self._prints.items():
-            table = next(t for t in self._tables.values() if t.kind.target == target)
-            after = _fingerprint(table.objects[id])
+            after = _fingerprint(self._tables[BY_TARGET[target].type].objects[id])
             invariant(after == before, f"stored {target} {id} was edited in place")
 
     def _install(self, events: tuple[Event, ...], version: int | None, restored: bool) -> None:

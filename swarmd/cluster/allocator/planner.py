@@ -1,0 +1,166 @@
+"""The allocator as a planner: one key, so that no two plans hand out the same thing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from swarmd import api
+from swarmd.base.limits import changes_per_entry_max
+from swarmd.cluster.allocator.ipam import CannotAllocate
+from swarmd.cluster.allocator.ledger import Cursors, Desk, Ledger
+from swarmd.cluster.allocator.networks import (
+    allocate,
+    ingress_of,
+    is_ingress,
+    pools_of,
+    unallocated,
+)
+from swarmd.cluster.allocator.nodes import attach, wanted_networks
+from swarmd.cluster.model.states import holds_resources
+from swarmd.cluster.planning import Change, Key, Moment, Plan, Planner, Update
+from swarmd.cluster.store import Action, Event, View
+
+log = logging.getLogger(__name__)
+
+KEY = "cluster"
+RETRY_SECONDS = 300.0
+
+
+class Allocator(Planner):
+    """Owns the allocation fields of networks and nodes.
+
+    What it keeps between plans is only a sum over the stored objects, brought up to date by
+    the events it is shown and made anew whenever the state is not the one it knows: the
+    ledger, and the nodes that may need something (`suspects`, always a superset). Where
+    handing out goes on is the memo.
+    """
+
+    name = "allocator"
+    quiet_seconds = 0.0
+
+    def __init__(self) -> None:
+        self._stamp: object = None
+        self._ledger = Ledger()
+        self._suspects: dict[str, None] = {}
+
+    def all_keys(self, view: View) -> Iterable[Key]:
+        """The one key."""
+        self._rebuild(view)
+        return [KEY]
+
+    def keys_for(self, event: Event, view: View) -> Iterable[Key]:
+        """The one key, when what somebody holds or needs has changed.
+
+        Every event since `all_keys` must be shown, in order, before the next plan.
+        """
+        if self._stamp is None:
+            return self.all_keys(view)
+        self._stamp = view.stamp
+        if not _matters(event):
+            return []
+        obj = event.object
+        if event.action is Action.DELETE:
+            self._ledger.strike(obj)
+        else:
+            self._ledger.enter(obj)
+        self._suspect(event, view)
+        return [KEY]
+
+    def plan(self, view: View, key: Key, moment: Moment) -> Plan:
+        """Allocate networks; once all are, attach nodes.
+
+        Nodes wait for an entry of their own because they carry copies of the networks as
+        stored, metadata included.
+        """
+        if self._stamp is not view.stamp:
+            self._rebuild(view)
+        cursors = moment.memo if isinstance(moment.memo, Cursors) else Cursors()
+        desk = Desk(self._ledger, cursors)
+        failures: dict[str, str] = {}
+        changes: list[Change] = self._networks(view, desk, failures)
+        if changes:  # nodes wait; what they lacked is not news when they come up again
+            failures.update((id, t) for id, t in cursors.failures.items() if id in self._suspects)
+        else:
+            changes = self._nodes(view, desk, failures)
+        for id, text in failures.items():
+            if cursors.failures.get(id) != text:
+                log.warning("cannot allocate for %s: %s", id, text)
+        return Plan(
+            changes=tuple(changes),
+            wake_at=moment.now + RETRY_SECONDS if failures else None,
+            memo=desk.cursors(failures),
+            reason="networks or nodes wait for addresses",
+        )
+
+    def _networks(self, view: View, desk: Desk, failures: dict[str, str]) -> list[Change]:
+        pools, bits = pools_of(view.cluster())
+        changes: list[Change] = []
+        for network in unallocated(view):
+            if len(changes) == changes_per_entry_max:
+                break
+            try:
+                changes.append(Update(allocate(network, desk, pools, bits)))
+            except CannotAllocate as error:
+                failures[network.id] = str(error)
+        return changes
+
+    def _nodes(self, view: View, desk: Desk, failures: dict[str, str]) -> list[Change]:
+        changes: list[Change] = []
+        ingress = ingress_of(view)
+        for id in sorted(self._suspects):
+            node = view.get(api.Node, id)
+            draft, trouble = None, ""
+            if node is not None:
+                draft, trouble = attach(node, wanted_networks(view, id, ingress), desk)
+            if trouble:
+                failures[id] = trouble
+            if draft is not None:
+                changes.append(Update(draft))
+            elif not trouble:
+                del self._suspects[id]
+            if len(changes) == changes_per_entry_max:
+                break
+        return changes
+
+    def _suspect(self, event: Event, view: View) -> None:
+        """Note the nodes that may need another look because of an event."""
+        obj = event.object
+        ids: list[str] = []
+        if isinstance(obj, api.Node):
+            ids = [obj.id]
+        elif isinstance(obj, api.Task):
+            ids = [obj.node_id]
+            if isinstance(event.old, api.Task):
+                ids.append(event.old.node_id)
+        elif isinstance(obj, api.Network) and is_ingress(obj):
+            ids = [node.id for node in view.all(api.Node)]
+        elif isinstance(obj, api.Network):
+            ids = [node.id for node in view.by(api.Node, "attachment", obj.id)]
+            ids += [task.node_id for task in view.by(api.Task, "attachment", obj.id)]
+        self._suspects.update((id, None) for id in ids if id)
+
+    def _rebuild(self, view: View) -> None:
+        self._ledger = Ledger.of(view)
+        self._suspects = {node.id: None for node in view.all(api.Node)}
+        self._stamp = view.stamp
+
+
+def _matters(event: Event) -> bool:
+    """True when an event changes what somebody holds or needs."""
+    new, old = event.object, event.old
+    if not isinstance(new, api.Network | api.Node | api.Task | api.Service):
+        return False
+    if event.action is Action.UPDATE:
+        if isinstance(new, api.Node) and isinstance(old, api.Node):
+            return old.attachments != new.attachments
+        if isinstance(new, api.Task) and isinstance(old, api.Task):
+            same_place = old.node_id == new.node_id and old.networks == new.networks
+            return not same_place or holds_resources(old) != holds_resources(new)
+        if isinstance(new, api.Service) and isinstance(old, api.Service):
+            return old.endpoint.virtual_ips != new.endpoint.virtual_ips
+    elif isinstance(new, api.Task):
+        return bool(new.networks)
+    elif isinstance(new, api.Service):
+        return bool(new.endpoint.virtual_ips)
+    return True

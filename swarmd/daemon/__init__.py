@@ -1,0 +1,1 @@
+"""Wiring: build the rooms, plug them together, run one task tree."""

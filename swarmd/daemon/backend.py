@@ -1,0 +1,150 @@
+"""The node behind the REST face: translates between the face's values and the node's."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+
+from swarmd import api
+from swarmd.base.errors import SwarmError, Unavailable, Unimplemented
+from swarmd.cluster.ca import unlock
+from swarmd.cluster.ca.errors import CAError
+from swarmd.faces.engineapi import texts
+from swarmd.faces.engineapi.backend import (
+    Caller,
+    InitRequest,
+    JoinRequest,
+    LocalState,
+    Refusal,
+    Remote,
+)
+from swarmd.node.founding import Wishes
+from swarmd.node.statedir import NodeSettings
+from swarmd.node.swarm import JoinGoesOn, JoinWish, NotHere, Place, SwarmNode
+from swarmd.rpc import address
+
+AVAILABILITIES = {
+    "": api.NodeSpec.Availability.ACTIVE,
+    "active": api.NodeSpec.Availability.ACTIVE,
+    "pause": api.NodeSpec.Availability.PAUSE,
+    "drain": api.NodeSpec.Availability.DRAIN,
+}
+
+
+class NodeBackend:
+    """Implements `faces.engineapi.Backend` over a `SwarmNode`."""
+
+    def __init__(self, node: SwarmNode) -> None:
+        self._node = node
+
+    async def init(self, request: InitRequest) -> str:
+        """Start a new cluster; the node's id."""
+        if request.force_new_cluster:
+            raise Unimplemented("--force-new-cluster is not offered by this release")
+        wishes = Wishes(
+            availability=_availability(request.availability),
+            default_address_pool=request.default_addr_pool or (),
+            subnet_size=request.subnet_size,
+            data_path_port=request.data_path_port,
+            autolock=request.autolock,
+        )
+        settings = NodeSettings(
+            local_addr=request.local_addr,
+            listen_addr=request.listen_addr,
+            advertise_addr=request.advertise_addr,
+            data_path_addr=request.data_path_addr,
+            default_address_pool=request.default_addr_pool or (),
+            subnet_size=request.subnet_size,
+            data_path_port=request.data_path_port,
+        )
+        return await self._node.init(wishes, settings)
+
+    async def join(self, request: JoinRequest) -> None:
+        """Join; what the remote manager answered is raised as it came."""
+        settings = NodeSettings(
+            local_addr=local_address_towards(request.remote_addr),
+            remote_addr=request.remote_addr,
+            listen_addr=request.listen_addr,
+            advertise_addr=request.advertise_addr,
+            data_path_addr=request.data_path_addr,
+        )
+        wish = JoinWish(request.join_token, settings, _availability(request.availability))
+        try:
+            await self._node.join(wish)
+        except JoinGoesOn:
+            raise Refusal(503, texts.JOIN_TIMEOUT) from None
+        except NotHere as error:
+            raise Refusal(503, error.message) from error
+        except CAError as error:  # found out by this node: token, digest, certificate
+            raise Refusal(500, error.message) from error
+
+    async def leave(self, force: bool) -> None:
+        """Stop and forget; `force` was weighed by the face."""
+        await self._node.leave()
+
+    async def unlock(self, key: str) -> None:
+        """Start a locked node with `key` (SWMKEY-1-...)."""
+        await self._node.unlock(unlock.parse_unlock_key(key))
+
+    def local(self) -> LocalState:
+        """The present state; cheap."""
+        node = self._node
+        if node.place is Place.INACTIVE:
+            return LocalState()
+        settings = node.settings
+        addr = settings.advertise_addr or settings.local_addr
+        error = texts.LOCKED if node.place is Place.LOCKED else node.error
+        membership = node.membership
+        if membership is None:
+            remotes = (Remote("", settings.remote_addr),) if settings.remote_addr else ()
+            return LocalState(node.place.value, node_addr=_host(addr), error=error, remotes=remotes)
+        manager = membership.manager
+        return LocalState(
+            state=node.place.value,
+            node_id=membership.identity.node_id,
+            node_addr=_host(addr),
+            is_manager=manager is not None,
+            control_available=manager is not None and node.place is Place.ACTIVE,
+            error=error,
+            remotes=tuple(Remote(r.node_id, r.addr) for r in membership.managers()),
+        )
+
+    def control(self) -> Caller:
+        """Calls to this node's manager. Raises `Unavailable` when there is none."""
+        membership = self._node.membership
+        if membership is None or membership.manager is None:
+            raise Unavailable(texts.MANAGER_PREPARING)
+        return membership.manager.caller
+
+    def events(self) -> AsyncIterator[api.WatchMessage]:
+        """All store changes with old objects; ends when this node is no manager any more."""
+        request = api.WatchRequest(include_old_object=True)
+        for kind in ("node", "service", "network", "secret", "config", "cluster"):
+            request.entries.add(kind=kind, action=1 | 2 | 4)
+        return self.control().server_stream("Watch/Watch", request)
+
+
+def _availability(text: str) -> api.NodeSpec.Availability:
+    if text not in AVAILABILITIES:
+        raise Refusal(400, f'invalid Availability: "{text}"')
+    return AVAILABILITIES[text]
+
+
+def _host(addr: str) -> str:
+    """The host of "host:port", or `addr` itself when it has no port."""
+    try:
+        return address.split(addr)[0]
+    except SwarmError:
+        return addr
+
+
+def local_address_towards(remote_addr: str) -> str:
+    """The own address that packets to `remote_addr` leave from; "" when there is no way."""
+    try:
+        host, port = address.split(remote_addr)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((host, port or 9))  # a datagram socket sends nothing by connecting
+            return str(sock.getsockname()[0])
+    except (OSError, SwarmError):
+        return ""

@@ -1,0 +1,167 @@
+"""Build the rooms, plug them together, run one task tree until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvloop
+
+from swarmd import VERSION
+from swarmd.base.aio import Tasks
+from swarmd.base.clock import SystemClock
+from swarmd.base.entropy import SystemEntropy, new_id
+from swarmd.base.errors import SwarmError
+from swarmd.daemon.backend import NodeBackend
+from swarmd.daemon.config import Config
+from swarmd.daemon.engine import LocalEngine, find_engine
+from swarmd.daemon.metrics import serve_metrics
+from swarmd.daemon.notify import notify
+from swarmd.faces.engineapi.app import EngineAPI
+from swarmd.faces.engineapi.host import read_host_facts
+from swarmd.faces.engineapi.server import APIServer, TcpListen
+from swarmd.node.membership import Outfit
+from swarmd.node.statedir import StateDir
+from swarmd.node.swarm import SwarmNode, first_of
+from swarmd.rpc.address import split
+from swarmd.rpc.client import dial
+
+log = logging.getLogger("swarmd")
+
+# An orderly end takes well under this; a process that hangs is ended by its second signal.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def main(config: Config) -> None:
+    """Run the daemon; returns after a clean stop. Raises `SwarmError` or `OSError`."""
+    with contextlib.ExitStack() as stack:
+        prepare_directories(config)
+        stack.enter_context(locked(config.state_dir / "swarmd.lock"))
+        if config.pidfile is not None:
+            stack.enter_context(pidfile(config.pidfile))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            try:
+                runner.run(serve(config))
+            except BaseExceptionGroup as group:
+                raise first_of(group) from group
+
+
+async def serve(config: Config) -> None:
+    """The task tree: node, REST face, metrics; ends at a signal."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, _on_signal, stop)
+    node, face = build(config)
+    async with Tasks() as tasks:
+        node_ready, face_ready, metrics_ready = (asyncio.Event() for _ in range(3))
+        tasks.spawn(node.run(node_ready), "node")
+        await node_ready.wait()
+        tasks.spawn(face.run(face_ready), "rest-api")
+        if config.metrics_addr:
+            tasks.spawn(serve_metrics(config.metrics_addr, metrics_ready), "metrics")
+            await metrics_ready.wait()
+        await face_ready.wait()
+        log.info("swarmd %s is ready on %s", VERSION, ", ".join(config.hosts))
+        notify("READY=1")
+        await stop.wait()
+        log.info("stopping")
+        notify("STOPPING=1")
+
+
+def build(config: Config) -> tuple[SwarmNode, APIServer]:
+    """Make the rooms and plug them together."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    engine_path = find_engine(config.engine)
+    hostname = config.hostname or os.uname().nodename
+    outfit = Outfit(
+        clock,
+        entropy,
+        dial,
+        hostname,
+        LocalEngine(engine_path) if engine_path else None,
+    )
+    node = SwarmNode(StateDir(config.state_dir / "swarm"), outfit)
+    facts = read_host_facts(
+        VERSION,
+        id=daemon_id(config.state_dir),
+        hostname=hostname,
+        root_dir=str(config.state_dir),
+        debug=config.log_level == "debug",
+    )
+    app = EngineAPI(
+        NodeBackend(node),
+        facts,
+        clock,
+        engine=engine_path,
+        default_advertise=config.advertise_addr,
+    )
+    paths = [host.removeprefix("unix://") for host in config.hosts if host.startswith("unix://")]
+    return node, APIServer(app, unix_paths=paths, tcp=tcp_listeners(config))
+
+
+def tcp_listeners(config: Config) -> list[TcpListen]:
+    """The TCP addresses of the REST API, with the files of mutual TLS."""
+    listeners = []
+    for host in config.hosts:
+        if host.startswith("tcp://") and config.tls is not None:
+            name, port = split(host.removeprefix("tcp://"))
+            files = (str(config.tls.ca_cert), str(config.tls.cert), str(config.tls.key))
+            listeners.append(TcpListen(name, port, *files))
+    return listeners
+
+
+def prepare_directories(config: Config) -> None:
+    """Make the state directory (0700) and the run directory."""
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the state directory for this process. Raises `SwarmError` when another has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SwarmError(f"another swarmd uses {path.parent}") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def pidfile(path: Path) -> Iterator[None]:
+    """Keep the process id in `path` while running."""
+    path.write_text(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def daemon_id(state_dir: Path) -> str:
+    """An id of this installation, made once; shown by /info."""
+    path = state_dir / "daemon-id"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        made = new_id(SystemEntropy())
+        path.write_text(made + "\n")
+        return made
+
+
+def _on_signal(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        log.warning("second signal: ending without ceremony")
+        sys.stderr.flush()
+        os._exit(1)
+    stop.set()

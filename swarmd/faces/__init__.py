@@ -1,0 +1,1 @@
+"""Faces: what people and programs outside the cluster see. They reach it through Control only."""

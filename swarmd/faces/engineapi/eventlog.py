@@ -1,0 +1,85 @@
+"""The cluster's events on this node: the last ones kept, new ones handed to every listener."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from swarmd.base.aio import Channel, until
+from swarmd.base.clock import Clock
+from swarmd.base.errors import SwarmError
+from swarmd.faces.engineapi.backend import Backend
+from swarmd.faces.engineapi.convert.common import Json
+from swarmd.faces.engineapi.convert.events import events_json
+from swarmd.faces.engineapi.errors import Refusal
+
+logger = logging.getLogger("engineapi")
+
+# How many past events `since` can reach, and how far a slow listener may fall behind
+# (moby daemon/events).
+events_kept_max = 256
+events_behind_max = 1024
+# How soon to look again for a Watch service that is not there.
+RETRY_SECONDS = 1.0
+
+
+class EventLog:
+    """Follows the local Watch service while this node is a manager."""
+
+    def __init__(self, backend: Backend, clock: Clock) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._kept: deque[Json] = deque(maxlen=events_kept_max)
+        self._listeners: dict[int, Channel[Json]] = {}
+        self._count = 0
+        self._poke = asyncio.Event()
+
+    def poke(self) -> None:
+        """The node may just have become a manager: look now."""
+        self._poke.set()
+
+    async def run(self) -> None:
+        """Follow events for ever."""
+        while True:
+            self._poke.clear()
+            if self._backend.local().control_available:
+                await self._follow()
+            await until(self._poke, RETRY_SECONDS)
+
+    async def _follow(self) -> None:
+        try:
+            async for message in self._backend.events():
+                for event in events_json(message, self._clock.now()):
+                    self._publish(event)
+        except (SwarmError, Refusal) as error:
+            logger.debug("cluster events end for now: %s", error)
+
+    def _publish(self, event: Json) -> None:
+        self._kept.append(event)
+        for channel in self._listeners.values():
+            channel.put_nowait(event)
+
+    def past(self, since: int, until_nanos: int | None) -> list[Json]:
+        """Kept events between two times in nanoseconds, oldest first."""
+        return [
+            event
+            for event in self._kept
+            if event["timeNano"] >= since
+            and (until_nanos is None or event["timeNano"] <= until_nanos)
+        ]
+
+    @contextmanager
+    def listen(self) -> Iterator[Channel[Json]]:
+        """New events while the block lasts; a listener that falls behind is cut off."""
+        channel: Channel[Json] = Channel(events_behind_max)
+        self._count += 1
+        number = self._count
+        self._listeners[number] = channel
+        try:
+            yield channel
+        finally:
+            del self._listeners[number]
+            channel.close()

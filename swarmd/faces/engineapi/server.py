@@ -1,0 +1,152 @@
+"""Where the Engine API listens: a unix socket, and TCP only with certificates on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import logging
+import os
+import ssl
+import stat
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from swarmd.base.aio import Tasks
+from swarmd.faces.engineapi.app import EngineAPI
+from swarmd.faces.engineapi.call import body_bytes_max
+from swarmd.faces.engineapi.hijack import Handler
+
+logger = logging.getLogger("engineapi")
+
+SOCKET_MODE = 0o660
+SHUTDOWN_SECONDS = 2.0
+# How many connections may wait to be accepted.
+backlog_max = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TcpListen:
+    """A TCP address and the files of mutual TLS; clients need a certificate of `ca_file`."""
+
+    host: str
+    port: int
+    ca_file: str
+    cert_file: str
+    key_file: str
+
+
+class APIServer:
+    """Serves one `EngineAPI` until cancelled."""
+
+    def __init__(
+        self,
+        api: EngineAPI,
+        *,
+        unix_paths: Sequence[str] = (),
+        group: str = "docker",
+        tcp: Sequence[TcpListen] = (),
+    ) -> None:
+        self._api = api
+        self._unix_paths = list(unix_paths)
+        self._group = group
+        self._tcp = list(tcp)
+        self.ports: list[int] = []  # of the TCP listeners, once serving
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Listen, set `ready`, serve; raise what broke. Sockets are removed at the end."""
+        self._api.broken = asyncio.get_running_loop().create_future()
+        web_server = _WebServer(self._api)
+        async with AsyncExitStack() as stack:
+            for path in self._unix_paths:
+                await _listen_unix(stack, web_server, path, self._group)
+            for listen in self._tcp:
+                self.ports.append(await _listen_tcp(stack, web_server, listen))
+            tasks = await stack.enter_async_context(Tasks())
+            tasks.spawn(self._api.events.run(), "engineapi-events")
+            stack.push_async_callback(_shut_down, web_server)
+            ready.set()
+            await self._api.broken
+
+
+async def _shut_down(web_server: _WebServer) -> None:
+    web_server.pre_shutdown()
+    await web_server.shutdown(SHUTDOWN_SECONDS)
+
+
+class _WebServer(web.Server):
+    """aiohttp's low-level server with our connection class; no access log, no router."""
+
+    def __init__(self, api: EngineAPI) -> None:
+        super().__init__(api.handle, request_factory=_make_request, access_log=None)
+
+    def __call__(self) -> Handler:
+        return Handler(self, loop=self._loop, **self._kwargs)
+
+
+def _make_request(
+    message: Any, payload: Any, protocol: Any, writer: Any, task: Any
+) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, loop, client_max_size=body_bytes_max
+    )
+
+
+async def _listen_unix(
+    stack: AsyncExitStack, web_server: _WebServer, path: str, group: str
+) -> None:
+    _remove_stale(path)
+    # Born closed to others; opened to the group once its owner is right.
+    before = os.umask(0o177)
+    try:
+        server = await asyncio.get_running_loop().create_unix_server(
+            web_server, path, backlog=backlog_max
+        )
+    finally:
+        os.umask(before)
+    stack.callback(_remove_own, path, os.stat(path).st_ino)
+    stack.callback(server.close)
+    _give_to_group(path, group)
+
+
+def _give_to_group(path: str, group: str) -> None:
+    try:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+    except (KeyError, PermissionError):
+        logger.debug("socket %s stays with this user's own group", path)
+    os.chmod(path, SOCKET_MODE)
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _remove_own(path: str, inode: int) -> None:
+    # Another daemon may have taken the path over meanwhile.
+    try:
+        if os.stat(path).st_ino == inode:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+async def _listen_tcp(stack: AsyncExitStack, web_server: _WebServer, listen: TcpListen) -> int:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(listen.cert_file, listen.key_file)
+    context.load_verify_locations(listen.ca_file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = await asyncio.get_running_loop().create_server(
+        web_server, listen.host, listen.port, ssl=context, backlog=backlog_max
+    )
+    stack.callback(server.close)
+    port: int = server.sockets[0].getsockname()[1]
+    return port

@@ -1,0 +1,1 @@
+"""Small services of a manager: Health, ResourceAllocator, Watch. See README.md."""

@@ -1,0 +1,297 @@
+"""The node and its place in a swarm: none, being looked for, held, or lost with a reason.
+
+`init`, `join`, `leave` and `unlock` are commands of an operator; the face calls them. One
+membership lives at a time, as a child of `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import errno
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from swarmd import api
+from swarmd.base.aio import Lane, Tasks, cancel_and_wait
+from swarmd.base.backoff import Backoff
+from swarmd.base.errors import FailedPrecondition, SwarmError, Unauthenticated
+from swarmd.cluster.ca.errors import InvalidKEK
+from swarmd.cluster.model.defaults import ClusterStart
+from swarmd.node.founding import Wishes, found
+from swarmd.node.identity import IdentityClient, Request
+from swarmd.node.membership import Membership, Outfit
+from swarmd.node.remotes import Remote, Remotes
+from swarmd.node.statedir import KeyStore, NodeSettings, StateDir
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# `docker swarm init` and `join` answer within this time; a join then goes on by itself.
+ready_seconds_max = 20.0
+RETRY = Backoff(base_seconds=2.0, cap_seconds=30.0)
+
+
+WRONG_KEY = "swarm could not be unlocked: invalid key provided"
+
+
+class Place(enum.Enum):
+    """Where the node stands; the words are those of /info."""
+
+    INACTIVE = "inactive"
+    PENDING = "pending"
+    ACTIVE = "active"
+    ERROR = "error"
+    LOCKED = "locked"
+
+
+class NotHere(FailedPrecondition):
+    """This node itself refuses a command in its present state."""
+
+
+class JoinGoesOn(SwarmError):
+    """The join took too long to wait for; it continues in the background."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a membership is begun with: how, and for a new cluster its first objects."""
+
+    settings: NodeSettings
+    cluster: ClusterStart | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JoinWish:
+    """A join as the operator asked for it; addresses are "host:port"."""
+
+    token: str = field(repr=False)
+    settings: NodeSettings
+    availability: api.NodeSpec.Availability = api.NodeSpec.Availability.ACTIVE
+
+
+class SwarmNode:
+    """This machine as a node. `run` first; commands may come at any time after `ready`."""
+
+    def __init__(self, state: StateDir, outfit: Outfit) -> None:
+        self._state = state
+        self._outfit = outfit
+        self._lane = Lane("node-state")
+        self._tasks: Tasks | None = None
+        self._life: asyncio.Task[Any] | None = None
+        # One command at a time. Each bounds its own time, so waiting for it ends.
+        self._command = asyncio.Lock()
+        self.place = Place.INACTIVE
+        self.error = ""
+        self.membership: Membership | None = None
+        self.settings = NodeSettings()
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Go on where the state on disk left off; then serve commands until cancelled.
+
+        `ready` does not wait for the swarm: the REST face must answer while a node looks for
+        its managers. Raises `CAError` or `StateError` for a state that cannot be read.
+        """
+        try:
+            async with Tasks() as self._tasks:
+                await self._resume()
+                ready.set()
+                await asyncio.Event().wait()
+        finally:
+            self._tasks = None
+            self._lane.close()
+
+    async def _resume(self) -> None:
+        settings = self._state.settings()
+        if settings is None and not self._state.has_identity():
+            return
+        self.settings = settings or NodeSettings()
+        if self._state.is_locked():
+            self.place = Place.LOCKED
+        else:
+            keys = await self._open_keys(b"")
+            self._begin(keys, Start(self.settings))
+
+    # Commands
+
+    async def init(self, wishes: Wishes, settings: NodeSettings) -> str:
+        """Begin a cluster; returns the node's id once it is ready. Undone if it cannot be."""
+        async with self._command:
+            self._demand(Place.INACTIVE)
+            self.settings, self.place = settings, Place.PENDING
+            try:
+                return await self._found(wishes)
+            except BaseException:
+                await self._end()
+                raise
+
+    async def _found(self, wishes: Wishes) -> str:
+        keys = KeyStore(self._state, self._outfit.entropy)
+        await self._blocking(self._state.prepare)
+        start = await self._blocking(
+            partial(found, self._state, keys, wishes, self._outfit.clock, self._outfit.entropy)
+        )
+        await self._blocking(partial(self._state.save_settings, self.settings))
+        await self._settled(self._begin(keys, Start(self.settings, start)))
+        membership = self.membership
+        if self.place is Place.ACTIVE and membership is not None:
+            async with asyncio.timeout(ready_seconds_max):
+                await membership.registered.wait()
+        return start.node_id
+
+    async def join(self, wish: JoinWish) -> None:
+        """Join a cluster; returns when registered. Raises `JoinGoesOn` after 20 seconds."""
+        async with self._command:
+            self._demand(Place.INACTIVE)
+            self.settings, self.place = wish.settings, Place.PENDING
+            task = self._spawn(self._join(wish), "node-join")
+            self._life = task
+        done, _ = await asyncio.wait({task}, timeout=ready_seconds_max)
+        if not done:
+            raise JoinGoesOn
+        if task.cancelled():
+            raise NotHere("the join was given up")
+        error = task.result()
+        if error is not None:
+            raise error
+
+    async def _join(self, wish: JoinWish) -> SwarmError | None:
+        """The whole of a join; what went wrong is returned, and nothing is left of it then."""
+        try:
+            keys = await self._certify(wish)
+        except SwarmError as error:
+            await self._blocking(self._state.forget)
+            self._life = None
+            self._reset()
+            return error
+        await self._settled(self._begin(keys, Start(wish.settings)))
+        return None
+
+    async def _certify(self, wish: JoinWish) -> KeyStore:
+        remotes = Remotes([Remote("", wish.settings.remote_addr)])
+        outfit = self._outfit
+        client = IdentityClient(outfit.dial, remotes, outfit.clock, outfit.entropy)
+        root_pem = await client.download_root(wish.token)
+        granted = await client.obtain(root_pem, Request(wish.token, wish.availability))
+        if granted.identity.is_manager:
+            raise NotHere("joining a quorum of managers is not offered yet: use the worker token")
+        keys = KeyStore(self._state, outfit.entropy)
+        await self._blocking(partial(self._state.save_root, granted.root_pem))
+        await self._blocking(partial(keys.write, granted.identity.pair))
+        await self._blocking(partial(self._state.save_remotes, remotes.all()))
+        await self._blocking(partial(self._state.save_settings, wish.settings))
+        return keys
+
+    async def leave(self) -> None:
+        """Stop whatever runs and forget the swarm. The quorum question was asked before."""
+        async with self._command:
+            await self._end()
+
+    async def unlock(self, key: bytes) -> None:
+        """Start a locked node. Raises `Unauthenticated` for a wrong key."""
+        async with self._command:
+            self._demand(Place.LOCKED)
+            try:
+                keys = await self._open_keys(key)
+            except InvalidKEK as error:
+                raise Unauthenticated(WRONG_KEY) from error
+            await self._settled(self._begin(keys, Start(self.settings)))
+
+    # One life
+
+    def _demand(self, place: Place) -> None:
+        if self.place is not place:
+            raise NotHere(f"this node is {self.place.value}, not {place.value}")
+
+    def _spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        if self._tasks is None:
+            work.close()
+            raise NotHere("the node is not running")
+        return self._tasks.spawn(work, name)
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        return await self._lane.run(work)
+
+    async def _open_keys(self, kek: bytes) -> KeyStore:
+        keys = KeyStore(self._state, self._outfit.entropy)
+        await self._blocking(partial(keys.open, kek))
+        return keys
+
+    def _begin(self, keys: KeyStore, start: Start) -> asyncio.Event:
+        """Start a life; the event tells that it is ready, or over."""
+        self.place = Place.PENDING
+        settled = asyncio.Event()
+        self._life = self._spawn(self._live(keys, start, settled), "node-life")
+        return settled
+
+    async def _settled(self, settled: asyncio.Event) -> None:
+        """Wait until a life is ready; raises what it ended of."""
+        await settled.wait()
+        if self.place is Place.ERROR:
+            raise SwarmError(self.error)
+
+    async def _live(self, keys: KeyStore, start: Start, settled: asyncio.Event) -> None:
+        """Be a member until cancelled. What fails is shown as state "error" and tried again."""
+        attempt = 0
+        while True:
+            try:
+                await self._once(keys, start, settled)
+            except* (SwarmError, OSError) as group:
+                self.error = describe_failure(first_of(group), start.settings.listen_addr)
+                log.error("this node's part in the swarm ended: %s", self.error)
+            self.place = Place.ERROR
+            if start.cluster is not None and not settled.is_set():
+                settled.set()
+                return
+            settled.set()
+            start = replace(start, cluster=None)
+            await asyncio.sleep(RETRY.delay(attempt, self._outfit.entropy))
+            attempt += 1
+
+    async def _once(self, keys: KeyStore, start: Start, settled: asyncio.Event) -> None:
+        membership = Membership(
+            self._state, keys, start.settings, self._outfit, self._lane, start.cluster
+        )
+        self.membership = membership
+        ready = asyncio.Event()
+        try:
+            async with Tasks() as tasks:
+                tasks.spawn(membership.run(ready), "membership")
+                await ready.wait()
+                self.place, self.error = Place.ACTIVE, ""
+                settled.set()
+                await asyncio.Event().wait()
+        finally:
+            self.membership = None
+
+    async def _end(self) -> None:
+        life, self._life = self._life, None
+        if life is not None and not life.done():
+            await cancel_and_wait(life)
+        await self._blocking(self._state.forget)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.place, self.error, self.settings = Place.INACTIVE, "", NodeSettings()
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first plain error in a group of groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def describe_failure(error: BaseException, listen_addr: str) -> str:
+    """What /info and the operator are told; a taken port in the stock words."""
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return (
+            "manager stopped: failed to listen on remote API address: "
+            f"listen tcp {listen_addr}: bind: address already in use"
+        )
+    return str(error)

@@ -1,0 +1,308 @@
+"""The two ends of a byte pump: TLS on the network side, plain bytes on the gRPC side.
+
+Both are plain asyncio protocols with flow control across: when one end cannot write, the
+other stops reading. TLS runs on memory buffers here rather than in the event loop because
+the loop's own keeps 256 KiB per connection, and because it lets us judge a connection
+between its handshake and its first byte. Front and tunnel are this pump, in two directions.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Protocol, cast
+
+# Piece sizes keep the memory buffers (which never shrink) near one TLS record.
+PIECE_BYTES = 16 * 1024
+LINGER_SECONDS = 5.0
+# Go's defaults: a dead peer is noticed by the kernel within minutes, without gRPC pings.
+_KEEPALIVE_SECONDS = 15
+
+
+class Partner(Protocol):
+    """The other end of the pump."""
+
+    def send(self, data: bytes) -> None:
+        """Write `data` towards the peer of this end."""
+        ...
+
+    def hold(self) -> None:
+        """Stop reading: the other end cannot write."""
+        ...
+
+    def release(self) -> None:
+        """Read again."""
+        ...
+
+    def finish(self) -> None:
+        """Close after what was sent has gone out."""
+        ...
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel probe an idle TCP peer, as Go does on all its connections."""
+    sock = cast(socket.socket | None, transport.get_extra_info("socket"))
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
+
+
+class Link(asyncio.Protocol):
+    """What both ends share: a transport, a partner, flow control, an orderly end."""
+
+    __slots__ = ("_linger", "_transport", "partner")
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self.partner: Partner | None = None
+
+    @property
+    def closing(self) -> bool:
+        """True once the connection is over or on its way there."""
+        return self._transport is None or self._transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport (called by the event loop)."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take the partner down too (called by the event loop)."""
+        if self._linger is not None:
+            self._linger.cancel()
+        self._transport = None
+        partner, self.partner = self.partner, None
+        if partner is not None:
+            partner.finish()
+
+    def pause_writing(self) -> None:
+        """Our peer is slow: stop the partner's peer (called by the event loop)."""
+        if self.partner is not None:
+            self.partner.hold()
+
+    def resume_writing(self) -> None:
+        """Our peer caught up (called by the event loop)."""
+        if self.partner is not None:
+            self.partner.release()
+
+    def hold(self) -> None:
+        """Stop reading from our peer."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Read from our peer again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def finish(self) -> None:
+        """Close after what was sent has gone out; a peer that does not take it is cut off."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.close()
+        if self._transport is not None and self._linger is None:
+            loop = asyncio.get_running_loop()
+            self._linger = loop.call_later(LINGER_SECONDS, self.abort)
+
+    def abort(self) -> None:
+        """Close at once; unsent bytes are lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class PlainLink(Link):
+    """The gRPC side, a unix socket within this process."""
+
+    __slots__ = ("_closed",)
+
+    def __init__(self, partner: Partner | None, closed: Callable[[], None]) -> None:
+        super().__init__()
+        # Known from the start: gRPC speaks first, maybe before anybody could attach.
+        self.partner = partner
+        self._closed = closed
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the owner (called by the event loop)."""
+        super().connection_lost(exc)
+        self._closed()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand plain bytes to the TLS side (called by the event loop)."""
+        if self.partner is not None:
+            self.partner.send(data)
+
+    def send(self, data: bytes) -> None:
+        """Write bytes that came out of TLS."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+
+class HandshakeEnded(ConnectionError):
+    """The connection ended before its TLS handshake did; no error but the peer's going."""
+
+
+class TlsLink(Link, abc.ABC):
+    """The network side: TLS over one TCP connection, server or client.
+
+    Its user derives from it: `opened` is called once, after the handshake and with reading
+    stopped, before any application byte went either way; `attach` then starts the pump.
+    `closed` is called once at the very end, with the error that ended it, if any.
+    """
+
+    __slots__ = ("_error", "_in", "_out", "_shaken", "_timer", "tls")
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_name: str | None = None,
+    ) -> None:
+        super().__init__()
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(
+            self._in, self._out, server_side=server_side, server_hostname=server_name
+        )
+        self._shaken = False
+        self._error: Exception | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @abc.abstractmethod
+    def opened(self) -> None:
+        """The handshake succeeded."""
+
+    @abc.abstractmethod
+    def closed(self, error: Exception | None) -> None:
+        """The connection is over, because of `error` if there was one."""
+
+    @property
+    def shaken(self) -> bool:
+        """True once the handshake succeeded."""
+        return self._shaken
+
+    def begin(self, seconds: float | None = None) -> None:
+        """Start the handshake; the connection is cut when it takes longer than `seconds`."""
+        if seconds is not None:
+            late = TimeoutError("handshake timeout")
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.fail, late)
+        self._shake()
+
+    def attach(self, partner: Partner) -> None:
+        """Start pumping: what came since the handshake goes first."""
+        if self.closing:
+            partner.finish()
+            return
+        self.partner = partner
+        self.release()
+        self._drain()
+
+    def fail(self, error: Exception) -> None:
+        """End the connection at once because of `error`; the first one counts."""
+        self._error = self._error or error
+        self._flush()
+        if self._transport is not None and not self._transport.is_closing():
+            # close() lets a pending TLS alert out; abort follows if the peer takes nothing.
+            self.finish()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed TLS piece by piece (called by the event loop)."""
+        view = memoryview(data)
+        for start in range(0, len(view), PIECE_BYTES):
+            if self._error is not None:
+                return
+            self._in.write(view[start : start + PIECE_BYTES])
+            if self._shaken:
+                self._drain()
+            else:
+                self._shake()
+
+    def eof_received(self) -> bool:
+        """The peer stopped sending: the connection is over (called by the event loop)."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Report the end (called by the event loop)."""
+        self._stop_timer()
+        super().connection_lost(exc)
+        if not self._shaken and self._error is None:
+            self._error = exc or HandshakeEnded("connection ended during the handshake")
+        self.closed(self._error)
+
+    def send(self, data: bytes) -> None:
+        """Encrypt and write bytes of the partner."""
+        view = memoryview(data)
+        try:
+            for start in range(0, len(view), PIECE_BYTES):
+                piece = view[start : start + PIECE_BYTES]
+                while piece:
+                    piece = piece[self.tls.write(piece) :]
+                self._flush()
+        except ssl.SSLError as error:
+            self.fail(error)
+
+    def finish(self) -> None:
+        """Say goodbye in TLS and close."""
+        if self._shaken and not self.closing:
+            try:
+                self.tls.unwrap()
+            except (ssl.SSLError, OSError):
+                pass  # the peer's own goodbye is not waited for
+            self._flush()
+        super().finish()
+
+    def _shake(self) -> None:
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return
+        except (ssl.SSLError, OSError) as error:
+            self.fail(error)
+            return
+        self._stop_timer()
+        self._shaken = True
+        self._flush()
+        self.hold()
+        self.opened()
+
+    def _drain(self) -> None:
+        """Give the partner all that can be decrypted; stays put until there is one."""
+        if self.partner is None:
+            return
+        pieces = []
+        ended = False
+        try:
+            while True:
+                piece = self.tls.read(PIECE_BYTES)
+                if not piece:
+                    ended = True
+                    break
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            ended = True
+        except (ssl.SSLError, OSError) as error:
+            self.fail(error)
+            return
+        if pieces:
+            self.partner.send(b"".join(pieces))
+        self._flush()  # answers to key updates
+        if ended:
+            self.finish()
+
+    def _flush(self) -> None:
+        data = self._out.read()
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,129 @@
+"""The ground floor: ids, errors, backoff, channels, tasks, log masking, readiness message."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarmd.base import logs
+from swarmd.base.aio import Channel, ChannelClosed, Lane, Tasks
+from swarmd.base.backoff import Backoff
+from swarmd.base.entropy import SeededEntropy, base36, new_id
+from swarmd.base.errors import Code, NotFound, SwarmError, error_for
+from swarmd.base.timestamps import seconds, timestamp
+from swarmd.daemon.notify import notify
+
+
+def test_ids_look_like_the_reference_ones() -> None:
+    entropy = SeededEntropy(1)
+    made = [new_id(entropy) for _ in range(2000)]
+    assert len(set(made)) == 2000
+    assert all(re.fullmatch(r"[0-9a-z]{25}", one) for one in made)
+
+
+@given(st.integers(min_value=0, max_value=1 << 200))
+def test_base36_is_read_back(number: int) -> None:
+    assert int(base36(number), 36) == number
+
+
+@given(st.floats(min_value=0, max_value=4e9))
+def test_timestamps_keep_microseconds(now: float) -> None:
+    assert abs(seconds(timestamp(now)) - now) < 2e-6
+
+
+def test_errors_come_back_by_code() -> None:
+    assert isinstance(error_for(5, "gone"), NotFound)
+    unknown = error_for(2, "text")
+    assert type(unknown) is SwarmError
+    assert unknown.message == "text"
+    assert error_for(15, "x").code is Code.DATA_LOSS
+    assert error_for(99, "x").code is Code.UNKNOWN
+
+
+def test_backoff_grows_to_its_cap() -> None:
+    rule = Backoff(base_seconds=0.1, cap_seconds=8.0)
+    assert [rule.limit(n) for n in (0, 1, 2)] == [0.1, 0.2, 0.4]
+    assert rule.limit(500) == 8.0
+    entropy = SeededEntropy(3)
+    assert all(0 < rule.delay(n, entropy) <= rule.limit(n) for n in range(50))
+
+
+async def test_channel_keeps_order_and_cuts_off_slow_readers() -> None:
+    channel: Channel[int] = Channel(3)
+    assert all(channel.put_nowait(n) for n in range(3))
+    assert not channel.put_nowait(3)
+    assert [await channel.get() for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ChannelClosed):
+        await channel.get()
+
+
+async def test_leaving_tasks_ends_children_and_failures_come_out() -> None:
+    ended: list[str] = []
+
+    async def child(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(name)
+
+    async with Tasks() as tasks:
+        for name in ("a", "b", "c"):
+            tasks.spawn(child(name), name)
+        await asyncio.sleep(0)
+    assert ended == ["a", "b", "c"]
+
+    async def fails() -> None:
+        raise NotFound("x")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with Tasks() as tasks:
+            tasks.spawn(fails(), "fails")
+            await asyncio.Event().wait()
+    assert caught.group_contains(NotFound)
+
+
+async def test_lane_runs_in_order() -> None:
+    lane = Lane("test")
+    order: list[int] = []
+    await asyncio.gather(*(lane.run(lambda n=n: order.append(n)) for n in range(20)))
+    assert order == list(range(20))
+    lane.close()
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_secrets_never_reach_the_log(
+    style: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    level = root.level
+    try:
+        logs.setup("info", style)
+        secret = "SWMTKN-1-" + "a" * 50 + "-" + "b" * 25
+        logging.getLogger("x").info("token %s key %s", secret, "SWMKEY-1-AbC+/9xyz")
+        logging.getLogger("x").info("-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END")
+    finally:
+        root.setLevel(level)
+    shown = capsys.readouterr().err
+    assert shown.count("[redacted]") == 3
+    assert "b" * 25 not in shown
+    assert "MHcCAQEE" not in shown
+
+
+def test_readiness_message_reaches_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(path))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        assert notify("READY=1")
+        assert sock.recv(100) == b"READY=1"
+    assert not notify("READY=1")
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    assert not notify("READY=1")
