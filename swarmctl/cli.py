@@ -143,8 +143,4 @@ def run(words: Sequence[str]) -> int:
         return error.status
     except click.Abort:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has enough; keep the interpreter from saying so again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     return result if isinstance(result, int) else 0

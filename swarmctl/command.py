@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,16 +129,21 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the body."""
         settings: Settings = ctx.find_root().obj
-        self.body(
-            Call(
-                ctx.meta["given"],
-                settings.client,
-                sys.stdout,
-                sys.stderr,
-                self.get_help(ctx),
-                settings.debug,
-            )
+        call = Call(
+            ctx.meta["given"],
+            settings.client,
+            sys.stdout,
+            sys.stderr,
+            self.get_help(ctx),
+            settings.debug,
         )
+        try:
+            self.body(call)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read our output has enough; keep the interpreter's last flush quiet.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise CliError(status=128 + signal.SIGPIPE) from None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Flags, or what the daemon knows (names of nodes, networks)."""
