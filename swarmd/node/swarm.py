@@ -25,7 +25,7 @@ from swarmd.node.founding import Wishes, found
 from swarmd.node.identity import IdentityClient, Request
 from swarmd.node.membership import Membership, Outfit
 from swarmd.node.remotes import Remote, Remotes
-from swarmd.node.statedir import KeyStore, NodeSettings, StateDir
+from swarmd.node.statedir import KeyStore, NodeSettings, StateDir, StateError
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +129,8 @@ class SwarmNode:
             self.settings, self.place = settings, Place.PENDING
             try:
                 return await self._found(wishes)
-            except BaseException:
-                await self._end()
+            except BaseException as error:
+                await self._undo(error)
                 raise
 
     async def _found(self, wishes: Wishes) -> str:
@@ -216,7 +216,10 @@ class SwarmNode:
         return self._tasks.spawn(work, name)
 
     async def _blocking(self, work: Callable[[], T]) -> T:
-        return await self._lane.run(work)
+        try:
+            return await self._lane.run(work)
+        except OSError as error:
+            raise StateError(f"the swarm's state on disk cannot be used: {error}") from error
 
     async def _open_keys(self, kek: bytes) -> KeyStore:
         keys = KeyStore(self._state, self._outfit.entropy)
@@ -269,6 +272,14 @@ class SwarmNode:
                 await asyncio.Event().wait()
         finally:
             self.membership = None
+
+    async def _undo(self, error: BaseException) -> None:
+        """Forget a cluster that could not begin; a disk that fails twice hides no reason."""
+        try:
+            await self._end()
+        except StateError as second:
+            log.error("%s, and its remains stay: %s", error, second)
+            self._reset()
 
     async def _end(self) -> None:
         life, self._life = self._life, None
