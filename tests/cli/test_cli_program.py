@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 import subprocess
 import sys
@@ -88,15 +87,6 @@ def test_a_command_loads_only_its_own_module() -> None:
     assert "swarmctl.commands.node" in commands
     assert not commands & {"swarmctl.commands.network", "swarmctl.commands.ca"}
     assert "http.client" not in modules and "ssl" not in modules
-
-
-def test_the_template_language_is_the_daemons() -> None:
-    """Two copies, since the command line may not import the daemon; one text."""
-    ours, theirs = ROOT / "swarmctl/gotemplate", ROOT / "swarmd/manager/controlapi/gotemplate"
-    names = sorted(path.name for path in ours.glob("*.py"))
-    assert names == sorted(path.name for path in theirs.glob("*.py"))
-    same, different, odd = filecmp.cmpfiles(ours, theirs, names, shallow=False)
-    assert (sorted(same), different, odd) == (names, [], [])
 
 
 # -- completion ------------------------------------------------------------------------
