@@ -220,9 +220,7 @@ def test_systemd_hears_ready_and_stopping(place: Path) -> None:
 
 @pytest.mark.parametrize("user", ["present", "ordinary"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_soon_and_the_state_is_kept(
-    place: Path, number: int, user: str
-) -> None:
+def test_a_signal_ends_it_soon_and_the_state_is_kept(place: Path, number: int, user: str) -> None:
     prefix = as_ordinary_user() if user == "ordinary" else []
     with Daemon(place / "m", user=prefix) as manager, Daemon(place / "w") as worker:
         manager.init()
@@ -296,8 +294,9 @@ def test_a_port_taken_at_a_restart_is_an_error_that_passes(place: Path) -> None:
         with socket.create_server((daemon.ip, daemon.port)):
             daemon.start()
             wait_until("the error shows", lambda: daemon.state() == "error")
-            assert f"listen tcp {daemon.addr}: bind: address already in use" in (
-                daemon.swarm()["Error"]
+            assert (
+                f"listen tcp {daemon.addr}: bind: address already in use"
+                in (daemon.swarm()["Error"])
             )
         daemon.wait_ready("m")  # it tries again by itself
         assert daemon.shape() == before
