@@ -9,11 +9,11 @@ from typing import Any, TextIO
 
 from swarmctl import gotext
 from swarmctl.errors import CliError
-from swarmctl.gotemplate import Method, Struct, Template, TemplateError
-from swarmctl.gotemplate.errors import CallTrouble
-from swarmctl.gotemplate.functions import TemplateFunction
-from swarmctl.gotemplate.values import Value, is_sequence, show, type_name
 from swarmctl.tabs import align
+from swarmd.base.gotemplate import Method, Struct, Template, TemplateError
+from swarmd.base.gotemplate.errors import CallTrouble
+from swarmd.base.gotemplate.functions import TemplateFunction
+from swarmd.base.gotemplate.values import Value, is_sequence, show, type_name
 
 QUIET = "{{.ID}}"
 format_status = 64  # exit code of a template that cannot be parsed, where docker has one

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from swarmctl.gotemplate import Struct
 from swarmctl.gotext import Stamp
+from swarmd.base.gotemplate import Struct
 
 TIME = "0001-01-01T00:00:00Z"
 _META: dict[str, Any] = {"Version": {"Index": 0}, "CreatedAt": TIME, "UpdatedAt": TIME}

@@ -9,12 +9,12 @@ from swarmctl.clock import wall_seconds
 from swarmctl.command import Call, Command
 from swarmctl.errors import CliError
 from swarmctl.flags import Flag
-from swarmctl.gotemplate import Template, TemplateError
 from swarmctl.gotext import SECOND, local_stamp, parse_duration, parse_stamp, quote
 from swarmctl.kinds import STRING
 from swarmctl.options import INSPECT_FORMAT_HELP, filter_query, filtered, formatted
 from swarmctl.output import FUNCTIONS, format_status
 from swarmctl.shapes import EVENT, typed
+from swarmd.base.gotemplate import Template, TemplateError
 
 
 def _events(call: Call) -> None:

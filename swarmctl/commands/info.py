@@ -14,6 +14,15 @@ from swarmctl.options import INSPECT_FORMAT_HELP, formatted
 from swarmctl.output import format_status, parse, run
 
 Info = Mapping[str, Any]
+# What a template sees of the swarm when the daemon could not be asked.
+_NO_SWARM = {
+    "NodeID": "",
+    "NodeAddr": "",
+    "LocalNodeState": "",
+    "ControlAvailable": False,
+    "Error": "",
+    "RemoteManagers": None,
+}
 
 
 def _info(call: Call) -> None:
@@ -56,7 +65,7 @@ def _by_template(call: Call, form: str) -> None:
         template = parse("{{json .}}" if form == "json" else form)
     except CliError as error:
         raise CliError(error.message, format_status) from None
-    info: dict[str, Any] = {}
+    info: dict[str, Any] = {"Swarm": _NO_SWARM}
     trouble: ConnectError | None = None
     try:
         info = dict(call.client.get("/info").json())

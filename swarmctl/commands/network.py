@@ -11,13 +11,13 @@ from swarmctl.command import ONE, SOME, Call, Command
 from swarmctl.commands.lookup import network_names, path_of
 from swarmctl.errors import ApiError, CliError
 from swarmctl.flags import Flag, Given
-from swarmctl.gotemplate import Method, Struct
 from swarmctl.gotext import Stamp
 from swarmctl.human import natural_key, short_id
 from swarmctl.kinds import BOOL, LABELS, MAP, STRING, STRINGS, pairs
 from swarmctl.options import INSPECT_FORMAT_HELP, filter_query, filtered, formatted, quiet
 from swarmctl.output import Listing, inspect, stdin_text
 from swarmctl.shapes import NETWORK, TIME, typed
+from swarmd.base.gotemplate import Method, Struct
 
 _LISTING = Listing(
     {

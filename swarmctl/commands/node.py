@@ -11,7 +11,6 @@ from swarmctl.commands.lookup import node_names, node_path, own_node
 from swarmctl.commands.pretty import pretty_node
 from swarmctl.errors import CliError, joined
 from swarmctl.flags import Flag
-from swarmctl.gotemplate import Struct
 from swarmctl.human import capitalised, natural_key
 from swarmctl.kinds import BOOL, LIST, STRING, pairs
 from swarmctl.options import (
@@ -24,6 +23,7 @@ from swarmctl.options import (
 )
 from swarmctl.output import Listing, inspect
 from swarmctl.shapes import NODE, typed
+from swarmd.base.gotemplate import Struct
 
 Node = dict[str, Any]
 

@@ -11,12 +11,12 @@ from swarmctl.commands.lookup import node_names, node_path, own_node, path_of
 from swarmctl.connect import Client
 from swarmctl.errors import CliError, joined
 from swarmctl.flags import Flag
-from swarmctl.gotemplate import Struct
 from swarmctl.gotext import parse_stamp
 from swarmctl.human import capitalised, duration, ellipsis, natural_key, short_id
 from swarmctl.kinds import BOOL
 from swarmctl.options import filter_query, filtered, formatted, quiet
 from swarmctl.output import Listing
+from swarmd.base.gotemplate import Struct
 
 Task = dict[str, Any]
 error_columns_max = 30

@@ -426,6 +426,12 @@ def test_info_templates(run: Run, daemon: FakeDaemon) -> None:
     assert (ran.err, ran.exit) == ("template parsing error: template: :1: unclosed action\n", 64)
 
 
+def test_info_template_without_a_daemon(run: Run) -> None:
+    ran = run("-H", "unix:///nonexistent", "info", "-f", "{{.Swarm.LocalNodeState}}|")
+    assert (ran.out, ran.exit) == ("|\n", 1)
+    assert ran.err.startswith("Cannot connect to the daemon at unix:///nonexistent.")
+
+
 def test_info_of_a_daemon_in_trouble(run: Run, daemon: FakeDaemon) -> None:
     daemon.on("GET", "/info", Reply.error(500, "broken"))
     ran = run("info")

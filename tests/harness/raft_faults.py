@@ -19,17 +19,17 @@ class Faults:
         self.chance = world.chance
         self._kinds = (
             (4, self._crash),
-            (4, self._restart),
+            (8, self._restart),
             (3, self._cut_one),
             (2, self._cut_half),
             (3, self._cut_one_way),
-            (4, self._mend),
+            (10, self._mend),
             (2, self._freeze),
             (3, self._add),
             (2, self._remove),
             (1, self._update),
-            (2, self._transfer),
-            (2, self._campaign),
+            (4, self._transfer),
+            (3, self._campaign),
             (1, self._timers),
         )
 
@@ -67,8 +67,11 @@ class Faults:
             member = leaders[-1]
         if member is not None:
             self.world.crash(member)
-            if self.chance.random() < 0.6:
-                self.world.after(self.chance.uniform(0.1, 20), partial(self._back, member))
+            if self.chance.random() < 0.8:
+                self.world.after(
+                    self.chance.uniform(0.1, 2 * self.world.weather.election_ticks),
+                    partial(self._back, member),
+                )
 
     def _restart(self) -> None:
         member = self._any(up=False)
@@ -99,6 +102,8 @@ class Faults:
             self._cut([id for id in ids if self.chance.random() < 0.5])
 
     def _cut(self, ids: list[int]) -> None:
+        if self.chance.random() < 0.6:
+            self.world.cut.clear()
         self.world.note("cut off", ids)
         for id in ids:
             for other in self.world.members:
@@ -120,7 +125,9 @@ class Faults:
     def _freeze(self) -> None:
         member = self._any(up=True)
         if member is not None:
-            member.frozen_until = self.world.now + self.chance.uniform(1, 25)
+            member.frozen_until = self.world.now + self.chance.uniform(
+                1, 2.5 * self.world.weather.election_ticks
+            )
             self.world.note("freeze", member.id, "until", round(member.frozen_until, 2))
 
     def _add(self) -> None:
@@ -171,6 +178,6 @@ class Faults:
     def _timers(self) -> None:
         member = self._any(up=True)
         if member is not None and member.node is not None:
-            member.election_ticks = self.chance.choice((5, 6, 10, 14))
+            member.election_ticks = self.chance.choice((3, 5, 6, 10, 14))
             member.node.set_timers(member.election_ticks, 1)
             self.world.note("timers", member.id, core_of(member.node).election_ticks)

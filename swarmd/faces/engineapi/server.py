@@ -132,7 +132,10 @@ async def _listen_unix(
 def _give_to_group(path: str, group: str) -> None:
     try:
         os.chown(path, -1, grp.getgrnam(group).gr_gid)
-    except (KeyError, PermissionError):
+    except (
+        KeyError,
+        OSError,
+    ):  # no such group, or not ours to give to (EINVAL in a user namespace)
         logger.debug("socket %s stays with this user's own group", path)
     os.chmod(path, SOCKET_MODE)
 
