@@ -97,7 +97,13 @@ class NodeBackend:
         membership = node.membership
         if membership is None:
             remotes = (Remote("", settings.remote_addr),) if settings.remote_addr else ()
-            return LocalState(node.place.value, node_addr=_host(addr), error=error, remotes=remotes)
+            return LocalState(
+                node.place.value,
+                node_addr=_host(addr),
+                is_manager=node.place is Place.ERROR and node.is_manager,
+                error=error,
+                remotes=remotes,
+            )
         manager = membership.manager
         return LocalState(
             state=node.place.value,

@@ -21,6 +21,7 @@ from swarmd.base.backoff import Backoff
 from swarmd.base.errors import FailedPrecondition, SwarmError, Unauthenticated
 from swarmd.cluster.ca.errors import InvalidKEK
 from swarmd.cluster.model.defaults import ClusterStart
+from swarmd.manager.raftnode import RaftDisk
 from swarmd.node.founding import Wishes, found
 from swarmd.node.identity import IdentityClient, Request
 from swarmd.node.membership import Membership, Outfit
@@ -98,7 +99,7 @@ class SwarmNode:
         """Go on where the state on disk left off; then serve commands until cancelled.
 
         `ready` does not wait for the swarm: the REST face must answer while a node looks for
-        its managers. Raises `CAError` or `StateError` for a state that cannot be read.
+        its managers. A state that cannot be read is shown as state "error" and left alone.
         """
         try:
             async with Tasks() as self._tasks:
@@ -110,15 +111,32 @@ class SwarmNode:
             self._lane.close()
 
     async def _resume(self) -> None:
-        settings = self._state.settings()
-        if settings is None and not self._state.has_identity():
+        try:
+            await self._take_up()
+        except SwarmError as error:
+            # The operator can still look, and leave: the REST face must come up.
+            self.place, self.error = Place.ERROR, str(error)
+            log.error("the state of this node cannot be used: %s", error)
+
+    async def _take_up(self) -> None:
+        settings = await self._blocking(self._state.settings)
+        if settings is None:
+            if self._state.has_identity():
+                raise StateError(f"{self._state.settings_path} is missing")
             return
-        self.settings = settings or NodeSettings()
-        if self._state.is_locked():
+        self.settings = settings
+        if await self._blocking(self._state.is_locked):
             self.place = Place.LOCKED
         else:
             keys = await self._open_keys(b"")
             self._begin(keys, Start(self.settings))
+
+    @property
+    def is_manager(self) -> bool:
+        """A manager by its certificate, or by the log it keeps when it cannot run."""
+        if self.membership is not None:
+            return self.membership.identity.is_manager
+        return RaftDisk.exists(self._state.raft)
 
     # Commands
 

@@ -187,7 +187,7 @@ class Daemon:
         if self.process.poll() is not None:
             raise RuntimeError(f"swarmd ended with {self.process.returncode}:\n{self.log[-4000:]}")
         try:
-            return self.call("GET", "/_ping") == b"OK"
+            return bool(self.call("GET", "/_ping") == b"OK")
         except OSError:
             return False
 
@@ -229,9 +229,9 @@ class Daemon:
         with contextlib.closing(response):
             data = response.read()
             is_json = "json" in response.headers.get("Content-Type", "")
-            found = json.loads(data) if is_json and data.strip() else data
+            found: Any = json.loads(data) if is_json and data.strip() else data
             if response.status >= 400:
-                raise Refused(response.status, found["message"] if is_json else repr(found))
+                raise Refused(response.status, str(found["message"] if is_json else found))
             return found
 
     def get(self, path: str) -> Any:
