@@ -12,7 +12,7 @@ help: ## List the targets
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev]'
 	touch $@
 
 setup: $(VENV)/.ready ## Make the virtual environment with everything in it

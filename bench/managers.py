@@ -69,9 +69,16 @@ def init_body(ip: str) -> dict[str, Any]:
 
 
 @contextmanager
+def running(kind: Kind, lan: Lan, name: str) -> Iterator[Manager]:
+    """A fresh daemon in no swarm."""
+    with kind(name, lan=lan) as manager:
+        yield manager
+
+
+@contextmanager
 def initialised(kind: Kind, lan: Lan, name: str) -> Iterator[Manager]:
     """A fresh manager process that leads a swarm of one."""
-    with kind(name, lan=lan) as manager:
+    with running(kind, lan, name) as manager:
         with Rest(manager.socket) as rest:
             rest.call("POST", "/swarm/init", init_body(manager.ip))
         yield manager
@@ -119,6 +126,7 @@ __all__ = [
     "init_body",
     "initialised",
     "rss_bytes",
+    "running",
     "token_of",
     "wait_until",
 ]

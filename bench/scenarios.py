@@ -27,6 +27,7 @@ from bench.managers import (
     init_body,
     initialised,
     rss_bytes,
+    running,
     token_of,
     wait_until,
 )
@@ -75,9 +76,7 @@ def init(lan: Lan, sizes: Sizes, figures: Figures) -> None:
     """(a) POST /swarm/init on a daemon that is up, then leave by force."""
     figure = figures.of("a init", "ms", NO_MORE)
     with contextlib.ExitStack() as stack:
-        managers: list[Manager] = [
-            stack.enter_context(kind(f"a-{kind.label}", lan=lan)) for kind in KINDS
-        ]
+        managers = [stack.enter_context(running(kind, lan, f"a-{kind.label}")) for kind in KINDS]
         for number in range(sizes.inits + 1):
             for manager in managers:
                 with Rest(manager.socket) as rest:

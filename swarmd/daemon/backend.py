@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from swarmd import api
 from swarmd.base.errors import SwarmError, Unavailable, Unimplemented
 from swarmd.cluster.ca import unlock
+from swarmd.cluster.ca.errors import CAError
 from swarmd.faces.engineapi import texts
 from swarmd.faces.engineapi.backend import (
     Caller,
@@ -19,7 +20,7 @@ from swarmd.faces.engineapi.backend import (
 )
 from swarmd.node.founding import Wishes
 from swarmd.node.statedir import NodeSettings
-from swarmd.node.swarm import JoinGoesOn, JoinWish, Place, SwarmNode
+from swarmd.node.swarm import JoinGoesOn, JoinWish, NotHere, Place, SwarmNode
 from swarmd.rpc import address
 
 AVAILABILITIES = {
@@ -72,6 +73,10 @@ class NodeBackend:
             await self._node.join(wish)
         except JoinGoesOn:
             raise Refusal(503, texts.JOIN_TIMEOUT) from None
+        except NotHere as error:
+            raise Refusal(503, error.message) from error
+        except CAError as error:  # found out by this node: token, digest, certificate
+            raise Refusal(500, error.message) from error
 
     async def leave(self, force: bool) -> None:
         """Stop and forget; `force` was weighed by the face."""
@@ -92,7 +97,13 @@ class NodeBackend:
         membership = node.membership
         if membership is None:
             remotes = (Remote("", settings.remote_addr),) if settings.remote_addr else ()
-            return LocalState(node.place.value, node_addr=_host(addr), error=error, remotes=remotes)
+            return LocalState(
+                node.place.value,
+                node_addr=_host(addr),
+                is_manager=node.place is Place.ERROR and node.is_manager,
+                error=error,
+                remotes=remotes,
+            )
         manager = membership.manager
         return LocalState(
             state=node.place.value,

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def main(config: Config) -> None:
     """Run the daemon; returns after a clean stop. Raises `SwarmError` or `OSError`."""
+    raise_file_limit()
     with contextlib.ExitStack() as stack:
         prepare_directories(config)
         stack.enter_context(locked(config.state_dir / "swarmd.lock"))
@@ -60,13 +62,14 @@ async def serve(config: Config) -> None:
     for number in SIGNALS:
         loop.add_signal_handler(number, _on_signal, stop)
     node, face = build(config)
-    async with Tasks() as tasks:
-        node_ready, face_ready, metrics_ready = (asyncio.Event() for _ in range(3))
-        tasks.spawn(node.run(node_ready), "node")
+    node_ready, face_ready, metrics_ready = (asyncio.Event() for _ in range(3))
+    # Nested, so that requests in progress are answered before the node below them ends.
+    async with Tasks() as below, Tasks() as above:
+        below.spawn(node.run(node_ready), "node")
         await node_ready.wait()
-        tasks.spawn(face.run(face_ready), "rest-api")
+        above.spawn(face.run(face_ready), "rest-api")
         if config.metrics_addr:
-            tasks.spawn(serve_metrics(config.metrics_addr, metrics_ready), "metrics")
+            above.spawn(serve_metrics(config.metrics_addr, metrics_ready), "metrics")
             await metrics_ready.wait()
         await face_ready.wait()
         log.info("swarmd %s is ready on %s", VERSION, ", ".join(config.hosts))
@@ -122,6 +125,15 @@ def prepare_directories(config: Config) -> None:
     """Make the state directory (0700) and the run directory."""
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     config.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+def raise_file_limit() -> None:
+    """Use every open file the system grants: each node of the swarm is a connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError) as error:  # some systems grant less than they announce
+        log.warning("open files stay limited to %d: %s", soft, error)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from swarmd.manager.raftnode import NotMember, Place
 from swarmd.node.founding import ensure_log_key
 from swarmd.node.identity import Dial, Granted, IdentityClient, Request
 from swarmd.node.locker import Locker
-from swarmd.node.remotes import OBSERVATION, Remote, Remotes
+from swarmd.node.remotes import OBSERVATION, NoRemotes, Remote, Remotes
 from swarmd.node.renewer import Renewed, Renewer
 from swarmd.node.statedir import KeyStore, NodeSettings, StateDir
 from swarmd.rpc.peer import Caller
@@ -66,14 +66,14 @@ class Membership:
         lane: Lane,
         start: ClusterStart | None = None,
     ) -> None:
-        """`keys` is open. `start`: this node begins a new cluster."""
+        """`keys` is open. `start`: this node begins a new cluster. Raises `StateError`."""
         self._state = state
         self._keys = keys
         self._settings = settings
         self._outfit = outfit
         self._lane = lane
         self._start = start
-        self._root_pem = state.root_pem() or b""
+        self._root_pem = state.trusted_roots()
         self._identity = keys.identity()
         self._chosen: Remote | None = None
         self._role_changed = asyncio.Event()
@@ -241,7 +241,11 @@ class Membership:
         """The address of some other manager. Raises `NoRemotes`."""
         own = (self._identity.node_id, self._settings.advertise_addr)
         exclude = [name for name in own if name]
-        return self.remotes.select(self._outfit.entropy, exclude=exclude).addr
+        try:
+            return self.remotes.select(self._outfit.entropy, exclude=exclude).addr
+        except NoRemotes:
+            text = f"{self._state.raft} holds no log, and no other manager is known to get it from"
+            raise NoRemotes(text) from None
 
     def _manager_config(self, directory: Path) -> ManagerConfig:
         file = self._keys.file()
@@ -347,8 +351,8 @@ class Membership:
     async def _renew(self) -> Identity:
         """Get a new certificate and put it on disk."""
         granted = await self._client.obtain(self._root_pem, Request(current=self._identity))
-        kek = granted.kek if granted.identity.is_manager else None
-        await self._lane.run(partial(self._keys.write, granted.identity.pair, kek))
+        # A worker's key is empty: a manager that was demoted opens its key file with it.
+        await self._lane.run(partial(self._keys.write, granted.identity.pair, granted.kek))
         if granted.root_pem != self._root_pem:
             await self._lane.run(partial(self._state.save_root, granted.root_pem))
         self._granted = granted

@@ -29,8 +29,8 @@ class Chance(Protocol):
 class NoRemotes(SwarmError):
     """No manager is known."""
 
-    def __init__(self) -> None:
-        super().__init__("no remote hosts provided")
+    def __init__(self, text: str = "no remote hosts provided") -> None:
+        super().__init__(text)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -28,7 +28,10 @@ SETTLE_SECONDS = 0.5
 UNREADABLE_SECONDS = 300.0
 RETRY = Backoff(base_seconds=5.0, cap_seconds=3600.0, factor=2.0, step_seconds=5.0)
 # Timers run on the monotonic clock: look at the wall clock again at least this often.
-look_again_seconds = 600.0
+look_again_seconds = 3600.0
+# A CA whose clock is far behind ours hands out certificates that look due already.
+APART_SECONDS = 60.0
+wait_seconds_min = 0.01  # less than the clock can tell apart must not make it spin
 
 
 def renewal_time(not_before: float, not_after: float, entropy: Entropy) -> float:
@@ -77,6 +80,7 @@ class Renewer:
         self._expected_role = ""
         self._forced = False
         self._failures = 0
+        self._earliest = 0.0
 
     def expect(self, role: str) -> None:
         """Set the role ("swarm-manager", "swarm-worker") a forced renewal should bring."""
@@ -99,7 +103,8 @@ class Renewer:
         """Wait until it is time; True when a renewal is demanded before."""
         due = self._due()
         while (left := due - self._clock.now()) > 0:
-            if await until(self._wanted, min(left, look_again_seconds)):
+            pause = max(min(left, look_again_seconds), wait_seconds_min)
+            if await until(self._wanted, pause):
                 break
         wanted = self._wanted.is_set()
         self._wanted.clear()
@@ -111,15 +116,16 @@ class Renewer:
         if identity is None:
             self._report(Renewed(None, SwarmError("failed to read certificate expiration")))
             return now + UNREADABLE_SECONDS
-        if identity.not_after < now or self._forced:
+        if identity.not_after <= now or self._forced:
             if not self._failures:
-                return now
+                return now if self._forced else max(now, self._earliest)
             return now + RETRY.delay(self._failures - 1, self._entropy)
         if self._failures:  # the planned time is over and the CA did not answer
             pause = RETRY.delay(self._failures - 1, self._entropy)
             latest = max(identity.not_after, now)
             return min(now + pause, latest)
-        return renewal_time(identity.not_before, identity.not_after, self._entropy)
+        planned = renewal_time(identity.not_before, identity.not_after, self._entropy)
+        return max(planned, self._earliest)
 
     async def _attempt(self) -> None:
         try:
@@ -137,4 +143,5 @@ class Renewer:
             )
             return
         self._forced, self._failures = False, 0
+        self._earliest = self._clock.now() + APART_SECONDS
         self._report(Renewed(identity))

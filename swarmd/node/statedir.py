@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import SwarmError
 from swarmd.cluster.ca import Identity, KeyPair, chains, identity, keyfile, keys, pem
-from swarmd.cluster.ca.errors import CAError
+from swarmd.cluster.ca.errors import CAError, InvalidKEK
 from swarmd.cluster.ca.keyfile import KEK, KeyFile
 from swarmd.node.remotes import Remote
 
@@ -58,9 +58,9 @@ class NodeSettings:
         return json.dumps(named, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
-    def from_json(cls, text: bytes) -> NodeSettings:
-        """Read the file; unknown names are ignored. Raises `StateError`."""
-        found = _decode(text, dict, "docker-state.json")
+    def from_json(cls, text: bytes, origin: Path | str = "docker-state.json") -> NodeSettings:
+        """Read the file; unknown names are ignored. Raises `StateError`, which names `origin`."""
+        found = _decode(text, dict, origin)
         values: dict[str, Any] = {}
         for field in fields(cls):
             value = found.get(_stock_name(field.name))
@@ -68,10 +68,12 @@ class NodeSettings:
                 continue
             if isinstance(field.default, tuple):
                 if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-                    raise StateError(f"docker-state.json: {field.name} is not a list of texts")
+                    raise StateError(f"{origin}: {_stock_name(field.name)} is not a list of texts")
                 values[field.name] = tuple(value)
             elif type(value) is not type(field.default):
-                raise StateError(f"docker-state.json: {field.name} has a value of the wrong kind")
+                raise StateError(
+                    f"{origin}: {_stock_name(field.name)} has a value of the wrong kind"
+                )
             else:
                 values[field.name] = value
         return cls(**values)
@@ -105,6 +107,18 @@ class StateDir:
         """The trusted roots, or None before the node belongs to a cluster."""
         return _read(self.root_path)
 
+    def trusted_roots(self) -> bytes:
+        """The roots a node with an identity trusts. Raises `StateError` without good ones."""
+        found = self.root_pem()
+        if found is None:
+            raise StateError(f"{self.root_path} is missing")
+        try:
+            if not chains.parse(found):
+                raise StateError(f"{self.root_path} is damaged: it holds no certificate")
+        except CAError as error:
+            raise StateError(f"{self.root_path} is damaged: {error}") from error
+        return found
+
     def save_root(self, root_pem: bytes) -> None:
         """Replace the trusted roots."""
         self.prepare()
@@ -117,12 +131,13 @@ class StateDir:
     def is_locked(self) -> bool:
         """True when the key can only be read with the unlock key. Raises `CAError`."""
         text = _read(self.key_path)
-        return text is not None and keyfile.is_locked(text)
+        with _named(self.key_path):
+            return text is not None and keyfile.is_locked(text)
 
     def remotes(self) -> list[Remote]:
         """The managers known last time; empty when there is no file. Raises `StateError`."""
         text = _read(self.remotes_path)
-        return [] if text is None else remotes_from_json(text)
+        return [] if text is None else remotes_from_json(text, self.remotes_path)
 
     def save_remotes(self, remotes: Sequence[Remote]) -> None:
         """Replace the list of known managers."""
@@ -132,7 +147,7 @@ class StateDir:
     def settings(self) -> NodeSettings | None:
         """How the node was started, or None. Raises `StateError`."""
         text = _read(self.settings_path)
-        return None if text is None else NodeSettings.from_json(text)
+        return None if text is None else NodeSettings.from_json(text, self.settings_path)
 
     def save_settings(self, settings: NodeSettings) -> None:
         """Replace the settings."""
@@ -158,23 +173,23 @@ def remotes_to_json(remotes: Sequence[Remote]) -> bytes:
     return json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def remotes_from_json(text: bytes) -> list[Remote]:
-    """Read `state.json`. Raises `StateError`."""
+def remotes_from_json(text: bytes, origin: Path | str = "state.json") -> list[Remote]:
+    """Read `state.json`. Raises `StateError`, which names `origin`."""
     found = []
-    for entry in _decode(text, list, "state.json"):
+    for entry in _decode(text, list, origin):
         if not isinstance(entry, dict):
-            raise StateError("state.json: an entry is not an object")
+            raise StateError(f"{origin}: an entry is not an object")
         node_id, addr = entry.get("node_id", ""), entry.get("addr", "")
         if not isinstance(node_id, str) or not isinstance(addr, str):
-            raise StateError("state.json: an entry's node_id or addr is not a text")
+            raise StateError(f"{origin}: an entry's node_id or addr is not a text")
         if addr:
             found.append(Remote(node_id, addr))
     return found
 
 
-def _decode(text: bytes, kind: type[Any], name: str) -> Any:
+def _decode(text: bytes, kind: type[Any], name: Path | str) -> Any:
     try:
-        found = json.loads(text)
+        found = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise StateError(f"{name} is damaged: {error}") from None
     if found is None:  # Go writes an empty list that was never made as null
@@ -205,8 +220,9 @@ class KeyStore:
         with self._lock:
             text = _read(self.state.key_path)
             if text is None:
-                raise StateError("the node has no key")
-            file = keyfile.read(text, kek, fips=self._fips)
+                raise StateError(f"{self.state.key_path} is missing")
+            with _named(self.state.key_path):
+                file = keyfile.read(text, kek, fips=self._fips)
             self._cert_pem = self._matching_certificate(file)
             self._file = file
             return self.identity()
@@ -223,7 +239,9 @@ class KeyStore:
             os.replace(self.state.cert_temp_path, self.state.cert_path)
             sync_directory(self.state.certificates)
             return beside
-        raise StateError("the node's certificate is missing or does not belong to its key")
+        raise StateError(
+            f"{self.state.cert_path} is missing, damaged, or does not belong to the node's key"
+        )
 
     @property
     def is_open(self) -> bool:
@@ -273,6 +291,17 @@ class KeyStore:
         self._file = file
 
 
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say which file is damaged; a wrong unlock key is no damage."""
+    try:
+        yield
+    except InvalidKEK:
+        raise
+    except CAError as error:
+        raise StateError(f"{path} is damaged: {error}") from error
+
+
 def _fits(cert: bytes, key: keys.PrivateKey) -> bool:
     try:
         parsed = chains.parse(cert)
@@ -318,5 +347,5 @@ def _read(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     if len(data) > state_bytes_max:
-        raise StateError(f"{path.name} is larger than {state_bytes_max} bytes")
+        raise StateError(f"{path} is larger than {state_bytes_max} bytes")
     return data

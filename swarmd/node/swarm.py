@@ -21,11 +21,12 @@ from swarmd.base.backoff import Backoff
 from swarmd.base.errors import FailedPrecondition, SwarmError, Unauthenticated
 from swarmd.cluster.ca.errors import InvalidKEK
 from swarmd.cluster.model.defaults import ClusterStart
+from swarmd.manager.raftnode import RaftDisk
 from swarmd.node.founding import Wishes, found
 from swarmd.node.identity import IdentityClient, Request
 from swarmd.node.membership import Membership, Outfit
 from swarmd.node.remotes import Remote, Remotes
-from swarmd.node.statedir import KeyStore, NodeSettings, StateDir
+from swarmd.node.statedir import KeyStore, NodeSettings, StateDir, StateError
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,10 @@ class Place(enum.Enum):
     ACTIVE = "active"
     ERROR = "error"
     LOCKED = "locked"
+
+
+class NotHere(FailedPrecondition):
+    """This node itself refuses a command in its present state."""
 
 
 class JoinGoesOn(SwarmError):
@@ -94,7 +99,7 @@ class SwarmNode:
         """Go on where the state on disk left off; then serve commands until cancelled.
 
         `ready` does not wait for the swarm: the REST face must answer while a node looks for
-        its managers. Raises `CAError` or `StateError` for a state that cannot be read.
+        its managers. A state that cannot be read is shown as state "error" and left alone.
         """
         try:
             async with Tasks() as self._tasks:
@@ -106,15 +111,32 @@ class SwarmNode:
             self._lane.close()
 
     async def _resume(self) -> None:
-        settings = self._state.settings()
-        if settings is None and not self._state.has_identity():
+        try:
+            await self._take_up()
+        except SwarmError as error:
+            # The operator can still look, and leave: the REST face must come up.
+            self.place, self.error = Place.ERROR, str(error)
+            log.error("the state of this node cannot be used: %s", error)
+
+    async def _take_up(self) -> None:
+        settings = await self._blocking(self._state.settings)
+        if settings is None:
+            if self._state.has_identity():
+                raise StateError(f"{self._state.settings_path} is missing")
             return
-        self.settings = settings or NodeSettings()
-        if self._state.is_locked():
+        self.settings = settings
+        if await self._blocking(self._state.is_locked):
             self.place = Place.LOCKED
         else:
             keys = await self._open_keys(b"")
             self._begin(keys, Start(self.settings))
+
+    @property
+    def is_manager(self) -> bool:
+        """A manager by its certificate, or by the log it keeps when it cannot run."""
+        if self.membership is not None:
+            return self.membership.identity.is_manager
+        return RaftDisk.exists(self._state.raft)
 
     # Commands
 
@@ -125,8 +147,8 @@ class SwarmNode:
             self.settings, self.place = settings, Place.PENDING
             try:
                 return await self._found(wishes)
-            except BaseException:
-                await self._end()
+            except BaseException as error:
+                await self._undo(error)
                 raise
 
     async def _found(self, wishes: Wishes) -> str:
@@ -154,7 +176,7 @@ class SwarmNode:
         if not done:
             raise JoinGoesOn
         if task.cancelled():
-            raise FailedPrecondition("the join was given up")
+            raise NotHere("the join was given up")
         error = task.result()
         if error is not None:
             raise error
@@ -179,8 +201,7 @@ class SwarmNode:
         granted = await client.obtain(root_pem, Request(wish.token, wish.availability))
         keys = KeyStore(self._state, outfit.entropy)
         await self._blocking(partial(self._state.save_root, granted.root_pem))
-        kek = granted.kek if granted.identity.is_manager else None
-        await self._blocking(partial(keys.write, granted.identity.pair, kek))
+        await self._blocking(partial(keys.write, granted.identity.pair, granted.kek))
         await self._blocking(partial(self._state.save_remotes, remotes.all()))
         await self._blocking(partial(self._state.save_settings, wish.settings))
         return keys
@@ -204,16 +225,19 @@ class SwarmNode:
 
     def _demand(self, place: Place) -> None:
         if self.place is not place:
-            raise FailedPrecondition(f"this node is {self.place.value}, not {place.value}")
+            raise NotHere(f"this node is {self.place.value}, not {place.value}")
 
     def _spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         if self._tasks is None:
             work.close()
-            raise FailedPrecondition("the node is not running")
+            raise NotHere("the node is not running")
         return self._tasks.spawn(work, name)
 
     async def _blocking(self, work: Callable[[], T]) -> T:
-        return await self._lane.run(work)
+        try:
+            return await self._lane.run(work)
+        except OSError as error:
+            raise StateError(f"the swarm's state on disk cannot be used: {error}") from error
 
     async def _open_keys(self, kek: bytes) -> KeyStore:
         keys = KeyStore(self._state, self._outfit.entropy)
@@ -266,6 +290,14 @@ class SwarmNode:
                 await asyncio.Event().wait()
         finally:
             self.membership = None
+
+    async def _undo(self, error: BaseException) -> None:
+        """Forget a cluster that could not begin; a disk that fails twice hides no reason."""
+        try:
+            await self._end()
+        except StateError as second:
+            log.error("%s, and its remains stay: %s", error, second)
+            self._reset()
 
     async def _end(self) -> None:
         life, self._life = self._life, None

@@ -19,18 +19,17 @@ class Faults:
         self.chance = world.chance
         self._kinds = (
             (4, self._crash),
-            (4, self._restart),
+            (8, self._restart),
             (3, self._cut_one),
             (2, self._cut_half),
             (3, self._cut_one_way),
-            (4, self._mend),
+            (10, self._mend),
             (2, self._freeze),
             (3, self._add),
             (2, self._remove),
             (1, self._update),
-            (2, self._transfer),
-            (2, self._campaign),
-            (4, self._read),
+            (4, self._transfer),
+            (3, self._campaign),
             (1, self._timers),
         )
 
@@ -38,6 +37,7 @@ class Faults:
         """Schedule the first fault and the clients."""
         self._next()
         self.world.after(1.0, self._propose)
+        self.world.after(1.0, self._read)
 
     def _propose(self) -> None:
         if not self.world.healed:
@@ -60,11 +60,18 @@ class Faults:
         return self.chance.choice(found) if found else None
 
     def _crash(self) -> None:
+        """Crash one member, often the leader."""
+        leaders = self.world.leaders()
         member = self._any(up=True)
+        if leaders and self.chance.random() < 0.4:
+            member = leaders[-1]
         if member is not None:
             self.world.crash(member)
-            if self.chance.random() < 0.6:
-                self.world.after(self.chance.uniform(0.1, 20), partial(self._back, member))
+            if self.chance.random() < 0.8:
+                self.world.after(
+                    self.chance.uniform(0.1, 2 * self.world.weather.election_ticks),
+                    partial(self._back, member),
+                )
 
     def _restart(self) -> None:
         member = self._any(up=False)
@@ -86,10 +93,17 @@ class Faults:
             self._cut([member.id])
 
     def _cut_half(self) -> None:
+        """Split the members, often so that the leader keeps one follower of many."""
         ids = list(self.world.members)
-        self._cut([id for id in ids if self.chance.random() < 0.5])
+        leaders = self.world.leaders()
+        if leaders and self.chance.random() < 0.5:
+            self._cut(sorted({leaders[-1].id, self.chance.choice(ids)}))
+        else:
+            self._cut([id for id in ids if self.chance.random() < 0.5])
 
     def _cut(self, ids: list[int]) -> None:
+        if self.chance.random() < 0.6:
+            self.world.cut.clear()
         self.world.note("cut off", ids)
         for id in ids:
             for other in self.world.members:
@@ -111,7 +125,9 @@ class Faults:
     def _freeze(self) -> None:
         member = self._any(up=True)
         if member is not None:
-            member.frozen_until = self.world.now + self.chance.uniform(1, 25)
+            member.frozen_until = self.world.now + self.chance.uniform(
+                1, 2.5 * self.world.weather.election_ticks
+            )
             self.world.note("freeze", member.id, "until", round(member.frozen_until, 2))
 
     def _add(self) -> None:
@@ -148,14 +164,20 @@ class Faults:
             self.world.touched(member)
 
     def _read(self) -> None:
-        for _ in range(self.chance.randint(1, 3)):
+        """Ask for a read, mostly at leaders, who may be deposed without knowing it."""
+        if self.world.healed:
+            return
+        leaders = self.world.leaders()
+        member = self.chance.choice(leaders) if leaders else self._any(up=True)
+        if self.chance.random() < 0.3:
             member = self._any(up=True)
-            if member is not None:
-                self.world.read(member)
+        if member is not None:
+            self.world.read(member)
+        self.world.after(self.chance.expovariate(1 / self.world.weather.read_every), self._read)
 
     def _timers(self) -> None:
         member = self._any(up=True)
         if member is not None and member.node is not None:
-            member.election_ticks = self.chance.choice((5, 6, 10, 14))
+            member.election_ticks = self.chance.choice((3, 5, 6, 10, 14))
             member.node.set_timers(member.election_ticks, 1)
             self.world.note("timers", member.id, core_of(member.node).election_ticks)

@@ -29,12 +29,14 @@ class Weather:
     duration: float
     members: int
     check_quorum: bool
+    election_ticks: int
     loss: float
     double: float
     delay: float
     disk_delay: float
     fault_every: float
     propose_every: float
+    read_every: float
     snapshot_every: int
     size_per_message: int
     inflight: int
@@ -42,26 +44,30 @@ class Weather:
     @staticmethod
     def draw(chance: random.Random) -> Weather:
         """One of many worlds, from calm to awful."""
+        election_ticks = chance.choice((3, 4, 6, 10))
+        size, window = chance.choice(((1, 1), (1, 16), (60, 4), (60, 256), (65535, 256)))
         return Weather(
-            duration=chance.uniform(40, 120),
-            members=chance.choice((1, 2, 3, 3, 3, 4, 5)),
-            check_quorum=chance.random() < 0.9,
-            loss=chance.choice((0.0, 0.01, 0.1, 0.3)),
+            duration=election_ticks * chance.uniform(12, 26),
+            members=chance.choice((1, 2, 3, 3, 3, 4, 5, 5)),
+            check_quorum=chance.random() < 0.8,
+            election_ticks=election_ticks,
+            loss=chance.choice((0.0, 0.01, 0.05, 0.2)),
             double=chance.choice((0.0, 0.02, 0.15)),
-            delay=chance.choice((0.05, 0.3, 2.0, 6.0)),
-            disk_delay=chance.choice((0.0, 0.0, 0.2, 1.5)),
-            fault_every=chance.choice((3.0, 6.0, 15.0)),
-            propose_every=chance.choice((0.3, 1.0, 4.0)),
+            delay=election_ticks * chance.choice((0.01, 0.05, 0.2, 0.6)),
+            disk_delay=election_ticks * chance.choice((0.0, 0.0, 0.03, 0.2, 0.6)),
+            fault_every=election_ticks * chance.choice((0.2, 0.4, 0.8)),
+            propose_every=chance.choice((0.5, 2.0, 6.0)),
+            read_every=chance.choice((0.7, 5.0)),
             snapshot_every=chance.choice((5, 20, 1000)),
-            size_per_message=chance.choice((1, 60, 65535)),
-            inflight=chance.choice((1, 4, 256)),
+            size_per_message=size,
+            inflight=window,
         )
 
 
 class Member:
     """One manager: a disk that outlives crashes, and what runs on it."""
 
-    def __init__(self, id: int, chance: random.Random) -> None:
+    def __init__(self, id: int, chance: random.Random, election_ticks: int) -> None:
         self.id = id
         self.disk = Disk()
         self.storage = MemoryStorage()
@@ -71,7 +77,7 @@ class Member:
         self.founders: list[int] = []
         self.frozen_until = 0.0
         self.tick_seconds = chance.uniform(0.75, 1.35)
-        self.election_ticks = chance.choice((6, 10, 10, 10))
+        self.election_ticks = election_ticks + chance.choice((0, 0, 0, 2))
         # Stock managers run without pre-vote, ours with it.
         self.pre_vote = chance.random() < 0.6
         self.pending: Ready | None = None
@@ -138,13 +144,13 @@ class World:
         """Start the first members as one group."""
         ids = list(range(1, self.weather.members + 1))
         for id in ids:
-            self.members[id] = Member(id, self.chance)
+            self.members[id] = Member(id, self.chance, self.weather.election_ticks)
             self.members[id].founders = ids
             self.start(self.members[id])
 
     def join(self) -> Member:
         """Start one more member with nothing on its disk, in no configuration yet."""
-        member = Member(len(self.members) + 1, self.chance)
+        member = Member(len(self.members) + 1, self.chance, self.weather.election_ticks)
         self.members[member.id] = member
         self.start(member)
         return member

@@ -34,6 +34,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         selector.loop = self
         self.passed = 0.0
         super().__init__(selector)
+        # A timer is due when it lies before now + resolution. After half a year the real
+        # resolution is too small to be added to a float, and no timer would ever be due.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from swarmd import api
 from swarmd.base.errors import InvalidArgument, SwarmError
+from swarmd.base.gotemplate import Struct, Template, TemplateError
+from swarmd.base.gotemplate.values import quote
 from swarmd.manager.controlapi import constraints, filters, quorum, redact
 from swarmd.manager.controlapi.durations import nanoseconds
 from swarmd.manager.controlapi.freshness import is_up_to_date
-from swarmd.manager.controlapi.gotemplate import Struct, Template, TemplateError
-from swarmd.manager.controlapi.gotemplate.values import quote
 from swarmd.manager.controlapi.images import is_image_reference
 from swarmd.manager.controlapi.validate_names import check_dns_name
 from tests.harness.controlroom import FakeMember

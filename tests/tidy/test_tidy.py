@@ -1,4 +1,4 @@
-"""The house rules that no linter knows: sizes, rooms, generated code, words that must not appear."""
+"""The house rules that no linter knows: sizes, rooms, generated code, words not to appear."""
 
 from __future__ import annotations
 
@@ -59,8 +59,11 @@ def test_every_room_has_a_page() -> None:
 def test_generated_messages_are_fresh(tmp_path: Path) -> None:
     names = sorted(str(p.relative_to(ROOT / "proto")) for p in (ROOT / "proto").rglob("*.proto"))
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", "-Iproto"]
-        + [f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", *names],
+        [
+            *(sys.executable, "-m", "grpc_tools.protoc", "-Iproto"),
+            *(f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"),
+            *names,
+        ],
         cwd=ROOT,
         check=True,
     )

@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swarmd.base.entropy import SeededEntropy
 from swarmd.cluster import ca
-from swarmd.cluster.ca import chains, keys
+from swarmd.cluster.ca import chains, keys, pem
 from swarmd.cluster.ca.errors import CertificateExpired, ChainError, InvalidPEM, UnknownAuthority
 from swarmd.cluster.ca.root import RootCA
 from tests.harness.ca_kit import NOW
@@ -234,6 +234,15 @@ def _crossed_like_stock(old: RootCA, new: RootCA) -> bytes:
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "1003"),
         (ROOT.pem + b"tail", "1002"),
         (keys.to_pkcs8(ROOT.key), "1003"),
+        (
+            pem.encode(
+                pem.Block(
+                    "CERTIFICATE",
+                    pem.first(ROOT.pem).der.replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\7", 1),
+                )
+            ),
+            "1003",
+        ),
         (ROOT.pem * 17, "more than 16"),
     ],
 )

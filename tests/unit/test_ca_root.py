@@ -248,6 +248,7 @@ DER = pem.first(CSR).der
         (pem.encode(pem.Block("CERTIFICATE REQUEST", b"\0" * 9)), 9003),
         (pem.encode(pem.Block("CERTIFICATE REQUEST", DER[:-9])), 9003),
         (pem.encode(pem.Block("CERTIFICATE REQUEST", DER[:-1] + bytes([DER[-1] ^ 1]))), 9300),
+        (pem.encode(pem.Block("CERTIFICATE REQUEST", DER.replace(b"\2\1\0", b"\2\1\1", 1))), 9003),
         (CSR + b"x" * 70_000, 9300),
     ],
 )

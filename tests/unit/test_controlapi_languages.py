@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from swarmd import api
+from swarmd.base.gotemplate import Method, Struct, Template, TemplateError
+from swarmd.base.gotemplate.values import number_text, quote
 from swarmd.manager.controlapi import constraints
-from swarmd.manager.controlapi.gotemplate import Method, Struct, Template, TemplateError
-from swarmd.manager.controlapi.gotemplate.values import number_text, quote
 from swarmd.manager.controlapi.images import is_image_reference
 
 HEX64 = "0123456789abcdef" * 4

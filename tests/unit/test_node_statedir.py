@@ -13,7 +13,7 @@ import pytest
 from swarmd.base.entropy import SeededEntropy
 from swarmd.cluster import ca
 from swarmd.cluster.ca import keyfile, unlock
-from swarmd.cluster.ca.errors import CAError, InvalidKEK
+from swarmd.cluster.ca.errors import InvalidKEK
 from swarmd.cluster.ca.keyfile import KEK
 from swarmd.node import statedir
 from swarmd.node.remotes import Remote
@@ -96,7 +96,7 @@ def test_a_locked_stock_key(stock: StateDir) -> None:
 def test_nothing_there_yet(state: StateDir) -> None:
     assert state.root_pem() is None and state.settings() is None and state.remotes() == []
     assert not state.has_identity() and not state.is_locked()
-    with pytest.raises(StateError, match="no key"):
+    with pytest.raises(StateError, match=r"swarm-node\.key is missing"):
         store_of(state).open()
     with pytest.raises(StateError, match="not open"):
         store_of(state).file()
@@ -213,14 +213,16 @@ def test_a_certificate_that_belongs_to_no_key_is_told(state: StateDir) -> None:
     world, store = World(), store_of(state)
     store.write(world.pair("n1"))
     state.cert_path.write_bytes(world.pair("n1").cert_pem)
-    with pytest.raises(StateError, match="certificate is missing or does not belong"):
+    with pytest.raises(
+        StateError, match=r"swarm-node\.crt is missing, damaged, or does not belong"
+    ):
         store_of(state).open()
     state.cert_path.write_bytes(b"junk")
     state.cert_temp_path.write_bytes(b"more junk")
     with pytest.raises(StateError):
         store_of(state).open()
     state.key_path.write_bytes(b"junk")
-    with pytest.raises(CAError):
+    with pytest.raises(StateError, match=r"swarm-node\.key is damaged"):
         store_of(state).open()
 
 

@@ -521,6 +521,21 @@ def test_a_deposed_leader_confirms_nothing():
     assert group[1].read_states == []
 
 
+def test_one_follower_of_five_is_not_enough_to_confirm():
+    group = Group(5, check_quorum=False)
+    group.elect(1)
+    for id in (3, 4, 5):
+        group.isolate(id)
+    group[1].node.read_index(b"minority")
+    group.tick(1, 3)
+    group.stabilize(1, 2)
+    assert group[1].read_states == []
+    group.mend()
+    group.tick(1)
+    group.stabilize()
+    assert group[1].read_states == [ReadState(2, b"minority")]
+
+
 def test_a_sole_leader_confirms_alone_but_not_before_its_first_commit():
     group = Group(1)
     group[1].node.campaign()

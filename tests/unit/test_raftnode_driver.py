@@ -30,7 +30,7 @@ from swarmd.manager.raftnode import (
 )
 from swarmd.manager.raftnode.files import Files
 from swarmd.manager.raftnode.proposals import RequestIds, encode_request, request_number
-from tests.harness.raftgroup import KEY, Group, One, eventually
+from tests.harness.raftnodes import KEY, Group, One, eventually
 
 NEVER = 1e6  # seconds per tick: nothing happens by the clock
 
@@ -372,6 +372,7 @@ async def test_lost_leadership_fails_what_waits_and_others_lead(group: Group) ->
     assert False in changes
     group.network.cut.clear()
     await eventually(lambda: one.config("after") is not None)
+    await eventually(lambda: one.node.applied_index() == leader.node.applied_index())
     assert one.config("lost") is None, "its entry was replaced by the new leader's"
     assert one.store.save() == leader.store.save()
 
@@ -390,7 +391,7 @@ async def test_an_entry_of_a_lost_leader_that_was_committed_is_applied_once(
     await asyncio.wait({waiting}, timeout=10)
     assert isinstance(waiting.exception(), NotLeader)
     group.network.dropped = lambda message: False
-    await eventually(lambda: one.config("x") is not None)
+    await eventually(lambda: all(member.config("x") for member in (one, two, three_)))
     assert one.store.save() == two.store.save() == three_.store.save()
 
 

@@ -18,14 +18,16 @@ from swarmd.api import raftpb
 from swarmd.base.aio import Tasks
 from swarmd.base.clock import SystemClock
 from swarmd.base.entropy import SystemEntropy
+from swarmd.cluster.ca import keyfile
 from swarmd.cluster.ca.envelope import decryptor, secretbox
+from swarmd.cluster.ca.unlock import parse_unlock_key
 from swarmd.cluster.store import Store, edit
 from swarmd.manager.commit import Committer
 from swarmd.manager.raftnode import Place, RaftDisk, RaftNode
 from swarmd.manager.raftnode.disk import SNAPSHOT_DIR, WAL_DIR
 from swarmd.manager.raftnode.frames import SnapshotMark
 from swarmd.manager.raftnode.wal import Wal
-from tests.harness.engines import Engine, require_engine
+from tests.harness.engines import Engine, require_engine, wait_until
 
 pytestmark = pytest.mark.engine
 NEW_KEY = bytes(range(32))
@@ -286,3 +288,52 @@ async def test_state_of_an_older_engine_is_migrated(
         for entry in content.entries
     )
     stock_starts_from(state, lambda engine: None)
+
+
+async def test_a_stock_snapshot_and_changed_key_are_read(tmp_path: Path) -> None:
+    """Turning autolock on makes a stock manager change its key, which takes a snapshot."""
+    require_engine()
+    copy = tmp_path / "swarm"
+    with Engine("wal3") as engine:
+        engine.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+        before = dek_of(engine.swarm_dir)
+        engine.docker("swarm", "update", "--autolock=true")
+        unlock = engine.docker("swarm", "unlock-key", "-q").stdout.strip()
+        engine.docker("config", "create", "motd", "-", stdin="hello")
+        raft, key_path = engine.swarm_dir / "raft", engine.swarm_dir / "certificates"
+        wait_until("a snapshot", lambda: list((raft / SNAPSHOT_DIR).glob("*.snap")))
+        wait_until(
+            "the change of key to end",
+            lambda: b"raft-dek-pending" not in (key_path / "swarm-node.key").read_bytes(),
+        )
+        node_id = engine.docker("info", "--format", "{{.Swarm.NodeID}}").stdout.strip()
+        engine.kill()
+        shutil.copytree(engine.swarm_dir, copy)
+    text = (copy / "certificates" / "swarm-node.key").read_bytes()
+    dek = keyfile.read(text, parse_unlock_key(unlock)).dek
+    assert dek and dek != before
+    state = Stock(copy, node_id, dek)
+    where = place(state)
+    loaded = RaftDisk.load(where.directory, where.encryptor, where.decryptor)
+    loaded.disk.close()
+    assert loaded.damage == ()
+    assert loaded.snapshot is not None
+    snapshot = api.Snapshot.FromString(loaded.snapshot.data)
+    assert [member.node_id for member in snapshot.membership.members] == [node_id]
+    async with running(where) as (node, store, committer):
+        assert node.is_leader()
+        assert [config.spec.data for config in store.view().all(api.Config)] == [b"hello"]
+        await committer.update(lambda tx: tx.delete(api.Config, tx.all(api.Config)[0].id))
+    with Engine("wal4") as engine:
+        engine.stop()
+        shutil.rmtree(engine.swarm_dir)
+        shutil.copytree(copy, engine.swarm_dir)
+        engine.start()
+        engine.docker("swarm", "unlock", stdin=unlock + "\n")
+        wait_until(
+            "a leader",
+            lambda: (
+                engine.docker("config", "ls", "-q", check=False).stdout == ""
+                and engine.docker("node", "ls", check=False).returncode == 0
+            ),
+        )

@@ -546,6 +546,22 @@ async def test_daemon_errors_are_plain_and_bugs_end_the_server(tmp_path: Path) -
     assert caught.group_contains(InvariantViolation)
 
 
+async def test_a_manager_that_just_went_away_is_told_without_prefix(tmp_path: Path) -> None:
+    class Fleeting(FakeBackend):
+        def control(self) -> Any:
+            raise Unavailable(texts.MANAGER_PREPARING)
+
+    async with serving(tmp_path, Fleeting()) as rest:
+        reply = await rest.call("GET", "/nodes")
+        assert (reply.status, reply.message) == (503, texts.MANAGER_PREPARING)
+        rest.backend.state = dataclasses.replace(MANAGER, control_available=False)
+        reply = await rest.call("GET", "/swarm")
+        assert (reply.status, reply.message) == (503, texts.MANAGER_PREPARING)
+        rest.backend.state = LocalState(state="error", certificates_expired=True)
+        reply = await rest.call("GET", "/swarm")
+        assert (reply.status, reply.message) == (503, texts.CERTIFICATES_EXPIRED)
+
+
 async def test_the_socket_is_for_owner_and_group_and_goes_away(tmp_path: Path) -> None:
     async with serving(tmp_path) as rest:
         mode = os.stat(rest.path).st_mode

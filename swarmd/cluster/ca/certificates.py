@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
@@ -189,7 +188,7 @@ def csr_public_key(csr_pem: bytes) -> keys.PublicKey:
         request = x509.load_der_x509_csr(blocks[0].der)
         key = request.public_key()
         valid = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except chains.PARSE_ERRORS:
         raise InvalidCSR(_csr_error(9003, "CSR Parsing failed")) from None
     if not valid:
         raise InvalidCSR(_csr_error(9300, "signature does not match"))

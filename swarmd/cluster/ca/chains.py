@@ -35,6 +35,15 @@ _KNOWN_CRITICAL = (
     x509.ExtendedKeyUsage,
     x509.SubjectAlternativeName,
 )
+# What the library raises for damaged input; its own exceptions share no base.
+PARSE_ERRORS = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _STRONG = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _HOUR = 3600.0
 
@@ -103,7 +112,7 @@ def _load(block: pem.Block) -> x509.Certificate:
         # Parsing is lazy in the library; what is read later is forced here.
         _ = certificate.extensions, certificate.subject, certificate.issuer
         certificate.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except PARSE_ERRORS:
         raise InvalidPEM('{"code":1003,"message":"Failed to parse certificate"}') from None
     return certificate
 

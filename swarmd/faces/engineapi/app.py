@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from swarmd.base.clock import Clock
+from swarmd.base.entropy import Entropy, SystemEntropy
 from swarmd.base.errors import InvariantViolation, SwarmError
 from swarmd.faces.engineapi import texts
 from swarmd.faces.engineapi.backend import Backend, HostFacts
@@ -24,7 +25,17 @@ from swarmd.faces.engineapi.eventlog import EventLog
 from swarmd.faces.engineapi.hijack import Handler
 from swarmd.faces.engineapi.interfaces import Interfaces, system_interfaces
 from swarmd.faces.engineapi.passthrough import relay
-from swarmd.faces.engineapi.routes import Table, events, networks, nodes, swarm, system
+from swarmd.faces.engineapi.routes import (
+    Table,
+    events,
+    logs,
+    networks,
+    nodes,
+    secrets,
+    services,
+    swarm,
+    system,
+)
 from swarmd.faces.engineapi.routes.engine import is_engine_path
 
 logger = logging.getLogger("engineapi")
@@ -36,6 +47,9 @@ _TABLES: tuple[Table, ...] = (
     networks.ROUTES,
     system.ROUTES,
     events.ROUTES,
+    services.ROUTES,
+    secrets.ROUTES,
+    logs.ROUTES,
 )
 
 
@@ -51,6 +65,7 @@ class EngineAPI:
         engine: str | None = None,
         interfaces: Interfaces = system_interfaces,
         default_advertise: str = "",
+        entropy: Entropy | None = None,
     ) -> None:
         """`engine` is the path of the local engine's socket, None when there is none."""
         self.events = EventLog(backend, clock)
@@ -62,6 +77,7 @@ class EngineAPI:
             interfaces=interfaces,
             engine=EngineLink(engine) if engine else None,
             default_advertise=default_advertise,
+            entropy=entropy or SystemEntropy(),
         )
         # Done with an InvariantViolation: the server passes it on, which ends the process.
         self.broken: asyncio.Future[None] | None = None

@@ -9,10 +9,12 @@ from google.protobuf.message import Message
 
 from swarmd import api
 from swarmd.base.clock import Clock
+from swarmd.base.entropy import Entropy
+from swarmd.base.errors import SwarmError
 from swarmd.faces.engineapi import texts
 from swarmd.faces.engineapi.backend import Backend, Caller, HostFacts, LocalState
 from swarmd.faces.engineapi.engine import EngineFacts, EngineLink
-from swarmd.faces.engineapi.errors import Refusal, unavailable
+from swarmd.faces.engineapi.errors import Refusal, plain, unavailable
 from swarmd.faces.engineapi.eventlog import EventLog
 from swarmd.faces.engineapi.interfaces import Interfaces
 from swarmd.faces.engineapi.lookups import CALL_SECONDS
@@ -44,6 +46,7 @@ class Context:
     clock: Clock
     events: EventLog
     interfaces: Interfaces
+    entropy: Entropy
     engine: EngineLink | None = None
     engine_facts: EngineFacts | None = None
     default_advertise: str = ""
@@ -53,7 +56,11 @@ class Context:
         local = self.backend.local()
         if not local.control_available:
             raise why_no_manager(local)
-        return self.backend.control()
+        try:
+            return self.backend.control()
+        except SwarmError as error:
+            # No call was made: the manager went away between the two looks.
+            raise plain(error) from error
 
     async def ask(self, method: str, request: Message) -> Any:
         """One manager call within the stock time limit."""

@@ -71,6 +71,11 @@ class EventLog:
             and (until_nanos is None or event["timeNano"] <= until_nanos)
         ]
 
+    def end(self) -> None:
+        """Let every listener read what it has, and then the end."""
+        for channel in self._listeners.values():
+            channel.close()
+
     @contextmanager
     def listen(self) -> Iterator[Channel[Json]]:
         """New events while the block lasts; a listener that falls behind is cut off."""

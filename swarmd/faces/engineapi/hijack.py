@@ -109,6 +109,10 @@ class Handler(web.RequestHandler):
         super().connection_lost(exc)
         if self.raw is not None:
             self.raw.feed_eof()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Tell whoever works for this client that nobody waits for it."""
         callbacks, self.lost_callbacks = self.lost_callbacks, []
         for callback in callbacks:
             callback()

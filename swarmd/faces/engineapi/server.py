@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import grp
 import logging
 import os
+import socket
 import ssl
 import stat
 from collections.abc import Sequence
@@ -23,7 +25,9 @@ from swarmd.faces.engineapi.hijack import Handler
 logger = logging.getLogger("engineapi")
 
 SOCKET_MODE = 0o660
-SHUTDOWN_SECONDS = 2.0
+# What requests in progress get to finish; streams that would go on are cut off then.
+SHUTDOWN_SECONDS = 1.0
+PROBE_SECONDS = 1.0
 # How many connections may wait to be accepted.
 backlog_max = 512
 
@@ -61,20 +65,26 @@ class APIServer:
         self._api.broken = asyncio.get_running_loop().create_future()
         web_server = _WebServer(self._api)
         async with AsyncExitStack() as stack:
+            # Unwound from below: listeners close first, so nobody comes in any more.
+            stack.push_async_callback(_shut_down, web_server, self._api)
+            tasks = await stack.enter_async_context(Tasks())
+            tasks.spawn(self._api.events.run(), "engineapi-events")
             for path in self._unix_paths:
                 await _listen_unix(stack, web_server, path, self._group)
             for listen in self._tcp:
                 self.ports.append(await _listen_tcp(stack, web_server, listen))
-            tasks = await stack.enter_async_context(Tasks())
-            tasks.spawn(self._api.events.run(), "engineapi-events")
-            stack.push_async_callback(_shut_down, web_server)
             ready.set()
             await self._api.broken
 
 
-async def _shut_down(web_server: _WebServer) -> None:
+async def _shut_down(web_server: _WebServer, api: EngineAPI) -> None:
+    api.events.end()
     web_server.pre_shutdown()
+    # A little before aiohttp gives up waiting, so that it sees the handlers end.
+    loop = asyncio.get_running_loop()
+    hang_up = loop.call_later(SHUTDOWN_SECONDS * 0.8, web_server.hang_up)
     await web_server.shutdown(SHUTDOWN_SECONDS)
+    hang_up.cancel()
 
 
 class _WebServer(web.Server):
@@ -85,6 +95,12 @@ class _WebServer(web.Server):
 
     def __call__(self) -> Handler:
         return Handler(self, loop=self._loop, **self._kwargs)
+
+    def hang_up(self) -> None:
+        """End what waits on the engine for a client: logs that are followed, raw streams."""
+        for connection in self.connections:
+            if isinstance(connection, Handler):
+                connection.abandon()
 
 
 def _make_request(
@@ -116,17 +132,28 @@ async def _listen_unix(
 def _give_to_group(path: str, group: str) -> None:
     try:
         os.chown(path, -1, grp.getgrnam(group).gr_gid)
-    except (KeyError, PermissionError):
+    except (
+        KeyError,
+        OSError,
+    ):  # no such group, or not ours to give to (EINVAL in a user namespace)
         logger.debug("socket %s stays with this user's own group", path)
     os.chmod(path, SOCKET_MODE)
 
 
 def _remove_stale(path: str) -> None:
+    """Make room for our socket. Raises `OSError` when somebody answers at the present one."""
     try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.unlink(path)
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EADDRINUSE, f"{path} exists and is not a socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(PROBE_SECONDS)
+            probe.connect(path)
     except FileNotFoundError:
-        pass
+        return
+    except ConnectionRefusedError:  # left behind by a process that is gone
+        os.unlink(path)
+        return
+    raise OSError(errno.EADDRINUSE, f"{path} is in use by another program")
 
 
 def _remove_own(path: str, inode: int) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Callable, MutableMapping
 
 from swarmd import api
 from swarmd.base.errors import InvalidArgument
+from swarmd.base.gotemplate import Struct, Template, TemplateError
+from swarmd.base.gotemplate.errors import CallTrouble
+from swarmd.base.gotemplate.values import quote, type_name
 from swarmd.cluster.model.names import task_name
-from swarmd.manager.controlapi.gotemplate import Struct, Template, TemplateError
-from swarmd.manager.controlapi.gotemplate.errors import CallTrouble
-from swarmd.manager.controlapi.gotemplate.values import quote, type_name
 
 Expand = Callable[[str], str]
 _SERVICE = "struct { ID string; Name string; Labels map[string]string }"

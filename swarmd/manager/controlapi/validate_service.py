@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 from swarmd import api
 from swarmd.base.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from swarmd.base.gotemplate.values import quote
 from swarmd.cluster.store import View
 from swarmd.manager.controlapi.durations import nanoseconds
-from swarmd.manager.controlapi.gotemplate.values import quote
 from swarmd.manager.controlapi.seams import is_ingress, listed, needs_ingress
 from swarmd.manager.controlapi.validate_names import check_dns_name
 from swarmd.manager.controlapi.validate_task import check_task_spec

@@ -9,9 +9,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from swarmd import api
 from swarmd.base.errors import InvalidArgument, Unimplemented
+from swarmd.base.gotemplate.values import number_text, quote
 from swarmd.manager.controlapi import constraints
 from swarmd.manager.controlapi.durations import MILLISECOND, nanoseconds
-from swarmd.manager.controlapi.gotemplate.values import number_text, quote
 from swarmd.manager.controlapi.images import is_image_reference
 from swarmd.manager.controlapi.templating import expand_for_validation
 

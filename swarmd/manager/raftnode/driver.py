@@ -220,6 +220,14 @@ class RaftNode:
         self._core().report_snapshot(raft_id, ok)
         self._wake.set()
 
+    def report_removed(self) -> None:
+        """A peer answered that this member was removed: `run` ends with `NotMember`.
+
+        It may never see the entry that removed it: the leader stops sending to it there.
+        """
+        self._removed = True
+        self._wake.set()
+
     def transfer_leadership(self, raft_id: int) -> None:
         """Ask the core to hand leadership to a member; watch `leader()` for the outcome."""
         self._core().transfer_leadership(raft_id)
@@ -303,6 +311,8 @@ class RaftNode:
     async def _loop(self, ready: asyncio.Event) -> None:
         raw = self._core()
         while True:
+            if self._removed:
+                raise NotMember
             if raw.has_ready():
                 await self._process(raw, raw.ready())
                 continue
@@ -323,8 +333,6 @@ class RaftNode:
                 await asyncio.sleep(0)
             self._apply(raw, entry)
         raw.advance()
-        if self._removed:
-            raise NotMember
         self._snapshot_when_due(raw)
 
     async def _persist(self, ready: Ready) -> None:
@@ -339,6 +347,7 @@ class RaftNode:
         if ready.snapshot is not None:
             await self._lane.run(partial(disk.adopt_snapshot, ready.snapshot))
             storage.apply_snapshot(ready.snapshot)
+            self._snapshotter.adopted(ready.snapshot)
         if ready.must_sync:
             state, self._unsaved = self._unsaved, None
             begun = self._clock.monotonic()

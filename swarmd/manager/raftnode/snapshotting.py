@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -53,6 +53,7 @@ class Snapshotter:
         self._files_lane = Lane("raft-snapshot")
         self._rotation_index: int | None = None
         self.busy = asyncio.Lock()  # held while a snapshot is on its way
+        self._asked = False  # one is on its way or about to be
         self._failed_at = 0
         self.log_bytes = log_bytes  # of entries since the last snapshot
         self._snapshot_bytes = len(storage.snapshot().data)
@@ -64,7 +65,7 @@ class Snapshotter:
     def due(self, applied: int, config: api.RaftConfig) -> bool:
         """Decide whether to take a snapshot now (PROTOCOL 3.6)."""
         newest = self._storage.snapshot().metadata.index
-        if self.busy.locked() or applied <= max(newest, self._failed_at):
+        if self._asked or applied <= max(newest, self._failed_at):
             return False
         if self._rotation_index is not None and applied >= self._rotation_index:
             return True
@@ -74,35 +75,44 @@ class Snapshotter:
             return True
         return applied - newest >= config.snapshot_interval
 
-    async def take(self, moment: Moment) -> None:
+    def take(self, moment: Moment) -> Coroutine[None, None, None]:
+        """What takes the snapshot, to be run as a task; until it ends no other is due."""
+        self._asked = True
+        return self._take(moment)
+
+    async def _take(self, moment: Moment) -> None:
+        try:
+            async with self.busy:
+                await self._write(moment)
+        finally:
+            self._asked = False
+
+    async def _write(self, moment: Moment) -> None:
         """Write the snapshot, then drop what it makes superfluous, in memory and on disk.
 
         A snapshot that cannot be written is logged and tried again after the next entry: the
         older ones and the log still hold everything. Raises `DiskFailed` for the log itself.
         """
-        async with self.busy:
-            data = await self._files_lane.run(
-                partial(encode_snapshot, moment.members, moment.store)
-            )
-            if moment.index <= self._storage.snapshot().metadata.index:
-                return  # a leader's snapshot came in meanwhile
-            term = self._storage.term(moment.index)
-            metadata = raftpb.SnapshotMetadata(
-                conf_state=moment.conf_state, index=moment.index, term=term
-            )
-            snapshot = raftpb.Snapshot(data=data, metadata=metadata)
-            try:
-                await self._lane.run(partial(self._disk.mark_snapshot, metadata))
-                await self._files_lane.run(partial(self._disk.write_snapshot, snapshot))
-            except OSError as error:
-                self._failed_at = moment.index
-                log.error("raft snapshot at index %d not written: %s", moment.index, error)
-                return
-            self._forget(moment, data)
-            self.log_bytes -= moment.log_bytes
-            self._snapshot_bytes = len(data)
-            await self._lane.run(partial(self._disk.purge, moment.config.keep_old_snapshots))
-            self._rotation_index = self._disk.rotation_index
+        data = await self._files_lane.run(partial(encode_snapshot, moment.members, moment.store))
+        if moment.index <= self._storage.snapshot().metadata.index:
+            return  # a leader's snapshot came in meanwhile
+        term = self._storage.term(moment.index)
+        metadata = raftpb.SnapshotMetadata(
+            conf_state=moment.conf_state, index=moment.index, term=term
+        )
+        snapshot = raftpb.Snapshot(data=data, metadata=metadata)
+        try:
+            await self._lane.run(partial(self._disk.mark_snapshot, metadata))
+            await self._files_lane.run(partial(self._disk.write_snapshot, snapshot))
+        except OSError as error:
+            self._failed_at = moment.index
+            log.error("raft snapshot at index %d not written: %s", moment.index, error)
+            return
+        self._forget(moment, data)
+        self.log_bytes = max(0, self.log_bytes - moment.log_bytes)
+        self._snapshot_bytes = len(data)
+        await self._lane.run(partial(self._disk.purge, moment.config.keep_old_snapshots))
+        self._rotation_index = self._disk.rotation_index
 
     def _forget(self, moment: Moment, data: bytes) -> None:
         if moment.index <= self._storage.snapshot().metadata.index:
@@ -111,6 +121,11 @@ class Snapshotter:
         kept = moment.index - moment.config.log_entries_for_slow_followers
         if kept >= self._storage.first_index():
             self._storage.compact(kept)
+
+    def adopted(self, snapshot: raftpb.Snapshot) -> None:
+        """A leader's snapshot replaced the log."""
+        self.log_bytes = 0
+        self._snapshot_bytes = len(snapshot.data)
 
     def rotation_begun(self, index: int) -> None:
         """A change of key now waits for a snapshot at `index` or above."""

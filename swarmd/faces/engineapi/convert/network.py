@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from swarmd import api
 from swarmd.faces.engineapi.convert.cidr import parse_cidr
-from swarmd.faces.engineapi.convert.common import Json, put, put_map, sorted_map, time_text
+from swarmd.faces.engineapi.convert.common import (
+    Json,
+    annotations_json,
+    driver_json,
+    put,
+    put_map,
+    sorted_map,
+    start,
+    time_text,
+)
 from swarmd.faces.engineapi.convert.fields import Fields
 from swarmd.faces.engineapi.errors import Refusal
 
@@ -110,3 +119,41 @@ def network_spec(fields: Fields) -> api.NetworkSpec:
     if source is not None:
         spec.network = source.text("Network")
     return spec
+
+
+def attached_json(attachment: api.NetworkAttachment) -> Json:
+    """A task's place in a network: the whole network and the addresses."""
+    network = attachment.network
+    spec = annotations_json(network.spec.annotations)
+    if network.spec.HasField("driver_config"):
+        spec["DriverConfiguration"] = driver_json(network.spec.driver_config)
+    put(spec, "IPv6Enabled", network.spec.ipv6_enabled)
+    put(spec, "Internal", network.spec.internal)
+    put(spec, "Attachable", network.spec.attachable)
+    put(spec, "Ingress", is_ingress(network))
+    if network.spec.HasField("ipam"):
+        spec["IPAMOptions"] = _ipam_options(network.spec.ipam)
+    if network.spec.network:
+        spec["ConfigFrom"] = {"Network": network.spec.network}
+    spec["Scope"] = "swarm"
+    shown = start(network)
+    shown["Spec"] = spec
+    shown["DriverState"] = driver_json(network.driver_state)
+    if network.HasField("ipam"):
+        shown["IPAMOptions"] = _ipam_options(network.ipam)
+    out: Json = {"Network": shown}
+    put(out, "Addresses", list(attachment.addresses))
+    return out
+
+
+def _ipam_options(ipam: api.IPAMOptions) -> Json:
+    out: Json = {"Driver": driver_json(ipam.driver)}
+    configs = []
+    for config in ipam.configs:
+        shown: Json = {}
+        put(shown, "Subnet", config.subnet)
+        put(shown, "Range", config.range)
+        put(shown, "Gateway", config.gateway)
+        configs.append(shown)
+    put(out, "Configs", configs)
+    return out

@@ -1,0 +1,1 @@
+"""One module per noun; bodies parse, call once or twice, and print."""
