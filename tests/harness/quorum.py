@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import io
+import json
+import socket
 import tarfile
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tests.harness.engines import Engine, wait_until
 from tests.harness.swarmds import Swarmd
@@ -98,3 +102,36 @@ def containers(engine: Engine) -> list[str]:
     ids = engine.docker("ps", "-q", "--no-trunc").stdout.split()
     shown = "{{.Id}} {{.State.StartedAt}}"
     return sorted(engine.docker("inspect", "--format", shown, id).stdout.strip() for id in ids)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP to an API socket; a file, so it is reached from every namespace."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=30)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self._path)
+
+
+def rest(at: Node, method: str, path: str, body: Any = None) -> Any:
+    """One call of the REST API; the decoded answer. Raises on an error status."""
+    with contextlib.closing(_UnixConnection(at.socket)) as connection:
+        text = None if body is None else json.dumps(body)
+        connection.request(method, path, text, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status >= 400:
+            raise RuntimeError(f"{at.name}: {method} {path}: {answer.status} {content!r}")
+        return json.loads(content) if content.strip() else None
+
+
+def keep_short_log(at: Node) -> None:
+    """Snapshots every few entries and no log for slow followers: newcomers need a snapshot."""
+    swarm = rest(at, "GET", "/swarm")
+    spec = swarm["Spec"]
+    spec["Raft"]["SnapshotInterval"] = 5
+    spec["Raft"]["LogEntriesForSlowFollowers"] = 1
+    rest(at, "POST", f"/swarm/update?version={swarm['Version']['Index']}", spec)

@@ -13,6 +13,7 @@ from tests.harness.quorum import (
     import_busybox,
     init,
     join,
+    keep_short_log,
     label,
     label_of,
     leader,
@@ -287,3 +288,37 @@ def test_leave_force_leaves_a_dead_member_behind(lan: Lan) -> None:
         assert set(listed(m2)) == {"m1", "m2"}
         join(m3, m2, "manager")
         wait_listed(m1, m1="Ready Leader", m2="Ready Reachable", m3="Ready Reachable")
+
+
+@pytest.mark.parametrize("kind", ["swarmd", "stock"])
+def test_newcomers_catch_up_from_a_snapshot(lan: Lan, kind: str) -> None:
+    """Both kinds take in the other's snapshots; then the newcomers carry on alone."""
+    with (
+        Swarmd("m1", lan=lan) as m1,
+        Engine("e1", lan=lan) as e1,
+        Swarmd("m2", lan=lan) as m2,
+    ):
+        lead, second = (m1, e1) if kind == "swarmd" else (e1, m1)
+        init(lead)
+        wait_listed(lead, **{lead.name: "Ready Leader"})
+        keep_short_log(lead)
+        for number in range(20):
+            label(lead, lead.name, str(number))
+        join(second, lead, "manager")
+        join(m2, lead, "manager")
+        for at in (second, m2):
+            wait_listed(
+                at,
+                **{lead.name: "Ready Leader", second.name: "Ready Reachable"},
+                m2="Ready Reachable",
+            )
+        second.kill()  # falls behind the log
+        for number in range(20):
+            label(lead, lead.name, f"late-{number}")
+        second.start()
+        wait_listed(lead, **{second.name: "Ready Reachable"})
+        label(second, lead.name, "last")
+        lead.kill()
+        wait_leader(m2, "m2", second.name)
+        assert label_of(m2, lead.name) == label_of(second, lead.name) == "last"
+        assert "raft state" not in m2.log
