@@ -77,6 +77,7 @@ async def serve(config: Config) -> None:
         await stop.wait()
         log.info("stopping")
         notify("STOPPING=1")
+        await node.hand_over()
 
 
 def build(config: Config) -> tuple[SwarmNode, APIServer]:

@@ -429,6 +429,7 @@ class RaftNode:
         state = decode_snapshot(snapshot.data, "snapshot from the leader")
         self._store.restore(state.store)
         self._members.restore(state.membership)
+        self._removed |= self._members.is_removed(self.id)
         self._applied = snapshot.metadata.index
         self._changed()
 
