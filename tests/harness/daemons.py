@@ -295,7 +295,7 @@ class Daemon:
         return {
             node["Description"]["Hostname"]: node["Status"]["State"]
             for node in self.get("/nodes")
-            if node.get("Description")
+            if node["Description"].get("Hostname")
         }
 
     def wait_ready(self, *names: str, timeout: float = 30) -> None:

@@ -10,8 +10,8 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,11 +165,22 @@ def _remove_own(path: str, inode: int) -> None:
         pass
 
 
+@contextmanager
+def _named(files: str) -> Iterator[None]:
+    """Say which files cannot be used: OpenSSL's errors do not."""
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one too
+        raise OSError(f"TLS files {files}: {error.strerror or error}") from error
+
+
 async def _listen_tcp(stack: AsyncExitStack, web_server: _WebServer, listen: TcpListen) -> int:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(listen.cert_file, listen.key_file)
-    context.load_verify_locations(listen.ca_file)
+    with _named(f"{listen.cert_file} with {listen.key_file}"):
+        context.load_cert_chain(listen.cert_file, listen.key_file)
+    with _named(listen.ca_file):
+        context.load_verify_locations(listen.ca_file)
     context.verify_mode = ssl.CERT_REQUIRED
     server = await asyncio.get_running_loop().create_server(
         web_server, listen.host, listen.port, ssl=context, backlog=backlog_max
