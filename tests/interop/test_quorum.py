@@ -55,7 +55,7 @@ def test_three_swarmd_managers_lose_their_leader(lan: Lan) -> None:
         begun = time.monotonic()
         m1.kill()
         wait_leader(m2, "m2", "m3")
-        # Two seconds by the rule (decision 0006), and what a busy machine adds.
+        # Two seconds by the rule (decision 0007), and what a busy machine adds.
         assert time.monotonic() - begun < 6
         wait_listed(m3, w1="Ready")
         for at in (m2, m3):
