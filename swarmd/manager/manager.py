@@ -11,7 +11,7 @@ from swarmd import api
 from swarmd.base.aio import Tasks
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
-from swarmd.base.errors import DeadlineExceeded, NotLeader
+from swarmd.base.errors import DeadlineExceeded, NotLeader, SwarmError
 from swarmd.cluster.allocator import Allocator
 from swarmd.cluster.ca import KeyPair
 from swarmd.cluster.ca.root import trust_bundle
@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 DIAL_SECONDS = 5.0
 # A new member waits this long to hear from its leader before it is said to be ready.
 FIRST_LEADER_SECONDS = 10.0
+HAND_OVER_SECONDS = 3.0
 CREDENTIALS_SECONDS = 5.0  # how late connections notice other certificates or roots
 
 
@@ -89,9 +90,8 @@ class Manager:
         self._clock = clock
         self._entropy = entropy
         self.store = Store()
-        self._removed = asyncio.Event()
         self._raft_open = asyncio.Event()
-        self._peers = Peers(self._dial_manager, entropy, self._removed.set)
+        self._peers = Peers(self._dial_manager, entropy, lambda: self.raft.report_removed())
         self.raft = RaftNode(
             config.place,
             self.store,
@@ -99,6 +99,7 @@ class Manager:
             entropy,
             transport=self._peers,
             tick_seconds=config.tick_seconds,
+            fast_failover=True,
         )
         self._membership = Membership(self.raft, entropy)
         self.committer = Committer(self.store, self.raft, clock)
@@ -208,7 +209,6 @@ class Manager:
             async with Tasks() as tasks:
                 peers_ready = asyncio.Event()
                 tasks.spawn(self._peers.run(peers_ready, self.raft), "raft-peers")
-                tasks.spawn(self._end_when_removed(), "removal")
                 await peers_ready.wait()
                 await self._start_raft(tasks)
                 self._caller = self._own_caller()  # our address may be the leader's finding
@@ -259,10 +259,6 @@ class Manager:
         finally:
             unsubscribe()
 
-    async def _end_when_removed(self) -> None:
-        await self._removed.wait()
-        raise NotMember
-
     async def _watch_credentials(self) -> None:
         """Connections keep what they were dialled with; after a change they are dialled anew."""
         used = self.credentials()
@@ -273,6 +269,22 @@ class Manager:
                 used = now
                 await self._peers.refresh()
                 await self.leadership.refresh()
+
+    async def hand_over(self) -> None:
+        """Before an orderly end: give leadership away, so that nobody waits for an election.
+
+        Best effort within a few seconds; stock managers take part.
+        """
+        others = [m for m in self.raft.members() if m.raft_id != self.raft.id and m.reachable]
+        if not self.raft.is_leader() or not others:
+            return
+        try:
+            async with asyncio.timeout(HAND_OVER_SECONDS):
+                successor = await self._membership.transfer()
+        except (SwarmError, TimeoutError) as error:
+            log.warning("leadership was not handed over: %r", error)
+        else:
+            log.info("handed leadership over to manager %s", successor.node_id)
 
     async def _lead_when_elected(self) -> None:
         changed = asyncio.Event()

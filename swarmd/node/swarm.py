@@ -209,7 +209,14 @@ class SwarmNode:
     async def leave(self) -> None:
         """Stop whatever runs and forget the swarm. The quorum question was asked before."""
         async with self._command:
+            await self.hand_over()
             await self._end()
+
+    async def hand_over(self) -> None:
+        """Before an orderly end: let another manager lead, if this one does. Takes seconds."""
+        manager = self.membership.manager if self.membership is not None else None
+        if manager is not None:
+            await manager.hand_over()
 
     async def unlock(self, key: bytes) -> None:
         """Start a locked node. Raises `Unauthenticated` for a wrong key."""

@@ -163,8 +163,10 @@ class _Trusting:
 
 async def _limited(method: str, work: Awaitable[Any], timeout: float | None) -> Any:
     """Wait for `work`; what is not an expected error is logged once and told as Internal."""
-    limit = asyncio.timeout(timeout)
+    limit = None if timeout is None else asyncio.timeout(timeout)
     try:
+        if limit is None:  # the common case, which need not pay for a timer
+            return await work
         async with limit:
             return await work
     except (SwarmError, InvariantViolation, StopAsyncIteration):
@@ -174,7 +176,7 @@ async def _limited(method: str, work: Awaitable[Any], timeout: float | None) -> 
             raise
         raise error_for(Code.CANCELLED, "context canceled") from error
     except Exception as error:
-        if limit.expired() and isinstance(error, TimeoutError):
+        if limit is not None and limit.expired() and isinstance(error, TimeoutError):
             raise DeadlineExceeded("context deadline exceeded") from error
         log.error("%s failed", method, exc_info=error)
         raise Internal(f"internal error in {method}") from error
