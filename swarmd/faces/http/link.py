@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swarmd.faces.http.refusal import Refusal, unavailable
+from swarmd.faces.http.refusal import Refusal, Unreachable
 
 # A response head and one line of a chunked body.
 head_bytes_max = 1 << 18
@@ -170,7 +170,7 @@ class Link:
 
     def gone(self, why: str) -> Refusal:
         """What is raised when the engine does not answer."""
-        return unavailable(f"{self.noun} cannot be reached at {self.address}: {why}")
+        return Unreachable(f"{self.noun} cannot be reached at {self.address}: {why}")
 
     async def call(
         self, method: str, target: str, body: bytes = b"", content_type: str = ""
