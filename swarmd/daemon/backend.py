@@ -124,6 +124,7 @@ class NodeBackend:
             membership is None
             or membership.manager is None
             or not membership.manager.ready.is_set()
+            or self._node.place is not Place.ACTIVE
         ):
             raise Unavailable(texts.MANAGER_PREPARING)
         return membership.manager.caller

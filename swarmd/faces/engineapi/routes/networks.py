@@ -37,9 +37,9 @@ from swarmd.faces.engineapi.errors import (
 )
 from swarmd.faces.engineapi.filters import NETWORK_PRUNE_KEYS, Filters, NetworkFilter
 from swarmd.faces.engineapi.lookups import NETWORK, find
-from swarmd.faces.engineapi.passthrough import relay
 from swarmd.faces.engineapi.routes import Table
 from swarmd.faces.engineapi.timestamps import moment_nanos
+from swarmd.faces.http.relay import relay
 
 logger = logging.getLogger("engineapi")
 
