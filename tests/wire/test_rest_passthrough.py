@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swarmd.faces.engineapi import hijack
+from swarmd.faces.http import hijack
 from tests.wire.rest_kit import FakeBackend, Rest, serving
 
 Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -22,9 +22,7 @@ from swarmd.faces.engineapi.context import NEWEST, OLDEST, Context
 from swarmd.faces.engineapi.engine import EngineFacts, EngineLink, parse_version
 from swarmd.faces.engineapi.errors import Refusal, answer, bad_request, unavailable
 from swarmd.faces.engineapi.eventlog import EventLog
-from swarmd.faces.engineapi.hijack import Handler
 from swarmd.faces.engineapi.interfaces import Interfaces, system_interfaces
-from swarmd.faces.engineapi.passthrough import relay
 from swarmd.faces.engineapi.routes import (
     Table,
     events,
@@ -37,6 +35,8 @@ from swarmd.faces.engineapi.routes import (
     system,
 )
 from swarmd.faces.engineapi.routes.engine import is_engine_path
+from swarmd.faces.http.hijack import Handler
+from swarmd.faces.http.relay import relay
 
 logger = logging.getLogger("engineapi")
 

@@ -140,7 +140,10 @@ class Backend(Protocol):
         ...
 
     def control(self) -> Caller:
-        """Calls to Control and CA, forwarded to the leader; used only while available."""
+        """Calls to Control and CA, forwarded to the leader. Asked for every request: cheap.
+
+        Raises `SwarmError` while `local()` says they are not available.
+        """
         ...
 
     def events(self) -> AsyncIterator[api.WatchMessage]:

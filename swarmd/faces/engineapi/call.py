@@ -11,6 +11,7 @@ from multidict import CIMultiDict
 
 from swarmd.faces.engineapi.convert.fields import Fields
 from swarmd.faces.engineapi.errors import bad_request
+from swarmd.faces.http.relay import say_continue
 
 # Request bodies the cluster itself reads: configs carry 1,000 KiB as base64.
 body_bytes_max = 4 << 20
@@ -22,14 +23,6 @@ _FALSE = ("", "0", "no", "false", "none")
 def encode_json(value: Any) -> bytes:
     """Compact JSON with the line end Go's encoder adds."""
     return (_encode(value) + "\n").encode("utf-8", "surrogatepass")
-
-
-async def say_continue(request: web.BaseRequest) -> None:
-    """Answer `Expect: 100-continue`: the client holds its body back until then."""
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # The interim head is not part of the reply's size.
-        request.writer.output_size = 0
 
 
 class Replies:

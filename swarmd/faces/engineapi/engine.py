@@ -1,53 +1,12 @@
-"""A small HTTP/1.1 client for the local engine's unix socket.
-
-One connection per request: on a unix socket that costs microseconds, and every connection may
-turn into a raw stream. `passthrough` and `hijack` use it for clients, the routes for merging.
-"""
+"""The local engine behind its unix socket, and what its ping says of it."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from swarmd.faces.engineapi import texts
-from swarmd.faces.engineapi.errors import Refusal, unavailable
+from swarmd.faces.http.link import Connection, Head, Link
 
-# A response head and one line of a chunked body.
-_head_bytes_max = 1 << 18
-_piece_bytes_max = 1 << 16
-# Bodies read whole (lists, info): far above what an engine with thousands of objects sends.
-_body_bytes_max = 1 << 26
-CONNECT_SECONDS = 5.0
-REPLY_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The head of an engine's response."""
-
-    status: int
-    reason: str
-    headers: tuple[tuple[str, str], ...]
-    raw: bytes
-
-    def header(self, name: str) -> str | None:
-        """The first header of that name."""
-        name = name.lower()
-        return next((value for key, value in self.headers if key.lower() == name), None)
-
-    @property
-    def chunked(self) -> bool:
-        """Whether the body comes in chunks."""
-        return "chunked" in (self.header("Transfer-Encoding") or "").lower()
-
-    @property
-    def length(self) -> int | None:
-        """The body's announced length."""
-        text = self.header("Content-Length")
-        return int(text) if text is not None and text.isdigit() else None
+__all__ = ["Connection", "EngineFacts", "EngineLink", "Head", "parse_version"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,159 +27,16 @@ def parse_version(text: str) -> tuple[int, int] | None:
     return int(major), int(minor)
 
 
-def parse_head(raw: bytes) -> Head:
-    """Read a response head. Raises a 502 `Refusal` when it is not one."""
-    lines = raw.decode("latin-1").split("\r\n")
-    parts = lines[0].split(" ", 2)
-    if len(parts) < 2 or not parts[0].startswith("HTTP/") or not parts[1].isdigit():
-        raise Refusal(502, "the container engine of this node sent no HTTP response")
-    headers = []
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            headers.append((name.strip(), value.strip()))
-    reason = parts[2] if len(parts) > 2 else ""
-    return Head(int(parts[1]), reason, tuple(headers), raw)
-
-
-class Connection:
-    """One connection to the engine, for one request."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def send_head(self, method: str, target: str, headers: Sequence[tuple[str, str]]) -> None:
-        """Write the request line and `headers`, which must frame the body."""
-        lines = [f"{method} {target} HTTP/1.1", *(f"{key}: {value}" for key, value in headers)]
-        self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-
-    async def head(self) -> Head:
-        """The response head; interim ones (100) are passed over."""
-        while True:
-            try:
-                raw = await self.reader.readuntil(b"\r\n\r\n")
-            except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                text = "the container engine of this node closed the connection without an answer"
-                raise Refusal(502, text) from None
-            head = parse_head(raw)
-            if head.status >= 200 or head.status == 101:
-                return head
-
-    async def body(self, head: Head, *, empty: bool = False) -> AsyncIterator[bytes]:
-        """The response body in pieces as they arrive. Raises ConnectionError when it is cut."""
-        if empty or head.status in (204, 304):
-            return
-        if head.chunked:
-            async for piece in self._chunks():
-                yield piece
-            return
-        left = head.length
-        while left is None or left > 0:
-            want = _piece_bytes_max if left is None else min(left, _piece_bytes_max)
-            piece = await self.reader.read(want)
-            if not piece:
-                if left is None:
-                    return
-                raise ConnectionError("engine response cut short")
-            if left is not None:
-                left -= len(piece)
-            yield piece
-
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        while True:
-            line = await self.reader.readline()
-            size_text = line.split(b";", 1)[0].strip()
-            try:
-                left = int(size_text, 16)
-            except ValueError:
-                raise ConnectionError("engine response cut short") from None
-            if left == 0:
-                return
-            while left:
-                piece = await self.reader.read(min(left, _piece_bytes_max))
-                if not piece:
-                    raise ConnectionError("engine response cut short")
-                left -= len(piece)
-                yield piece
-            await self.reader.readexactly(2)
-
-    def abort(self) -> None:
-        """End the connection at once, whoever is waiting on it."""
-        self.writer.transport.abort()
-
-    async def close(self) -> None:
-        """End the connection."""
-        self.writer.close()
-        try:
-            await self.writer.wait_closed()
-        except OSError:
-            pass
-
-
-class EngineLink:
-    """The local engine behind its unix socket."""
+class EngineLink(Link):
+    """The engine of this node."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        super().__init__(path, "the container engine of this node")
 
-    async def open(self) -> Connection:
-        """Connect. Raises a 503 `Refusal` when the engine is not there."""
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                reader, writer = await asyncio.open_unix_connection(
-                    self.path, limit=_head_bytes_max
-                )
-        except (OSError, TimeoutError) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else "timeout"
-            raise unavailable(texts.ENGINE_GONE.format(path=self.path, why=why)) from error
-        return Connection(reader, writer)
-
-    async def call(
-        self, method: str, target: str, body: bytes = b"", content_type: str = ""
-    ) -> tuple[Head, bytes]:
-        """A whole small exchange: head and body of the reply."""
-        headers = [("Host", "docker"), ("User-Agent", "swarmd"), ("Connection", "close")]
-        if content_type:
-            headers.append(("Content-Type", content_type))
-        if body or method == "POST":
-            headers.append(("Content-Length", str(len(body))))
-        connection = await self.open()
-        try:
-            async with asyncio.timeout(REPLY_SECONDS):
-                connection.send_head(method, target, headers)
-                connection.writer.write(body)
-                head = await connection.head()
-                data = bytearray()
-                async for piece in connection.body(head, empty=method == "HEAD"):
-                    data += piece
-                    if len(data) > _body_bytes_max:
-                        raise Refusal(502, "the container engine's answer is too large")
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            why = str(error) or "no answer in time"
-            raise unavailable(texts.ENGINE_GONE.format(path=self.path, why=why)) from error
-        finally:
-            await connection.close()
-        return head, bytes(data)
-
-    async def get_json(self, target: str) -> Any:
-        """GET `target`, decoded. What the engine refuses is raised as its own `Refusal`."""
-        head, data = await self.call("GET", target)
-        return self.decode(head, data)
-
-    def decode(self, head: Head, data: bytes) -> Any:
-        """The JSON of a successful reply; an error reply is raised as it came."""
-        try:
-            value = json.loads(data) if data.strip() else None
-        except ValueError:
-            value = None
-            if head.status < 400:
-                raise Refusal(502, "the container engine of this node sent no JSON") from None
-        if head.status >= 400:
-            message = value.get("message") if isinstance(value, dict) else None
-            text = message if isinstance(message, str) else data.decode("utf-8", "replace").strip()
-            raise Refusal(head.status, text)
-        return value
+    @property
+    def path(self) -> str:
+        """Path of the socket."""
+        return self.address
 
     async def facts(self) -> EngineFacts:
         """Ask the engine what it is."""

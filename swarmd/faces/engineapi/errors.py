@@ -8,6 +8,18 @@ match on it, so the prefix is rebuilt here.
 from __future__ import annotations
 
 from swarmd.base.errors import Code, SwarmError
+from swarmd.faces.http.refusal import Refusal, bad_request, not_found, unavailable
+
+__all__ = [
+    "Refusal",
+    "answer",
+    "bad_request",
+    "not_found",
+    "plain",
+    "rpc_text",
+    "status_of",
+    "unavailable",
+]
 
 # gRPC code -> HTTP status (moby httpstatus); everything absent is 500.
 _STATUS: dict[Code, int] = {
@@ -42,30 +54,6 @@ _NAMES: dict[Code, str] = {
     Code.DATA_LOSS: "DataLoss",
     Code.UNAUTHENTICATED: "Unauthenticated",
 }
-
-
-class Refusal(Exception):
-    """This node's own answer: an HTTP status and a text shown without a gRPC prefix."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
-def bad_request(message: str) -> Refusal:
-    """A request that can never work as it stands: 400."""
-    return Refusal(400, message)
-
-
-def not_found(message: str) -> Refusal:
-    """A thing that is not there: 404."""
-    return Refusal(404, message)
-
-
-def unavailable(message: str) -> Refusal:
-    """This node cannot serve the request in its present state: 503."""
-    return Refusal(503, message)
 
 
 def status_of(code: Code) -> int:

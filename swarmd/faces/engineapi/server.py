@@ -20,7 +20,7 @@ from aiohttp import web
 from swarmd.base.aio import Tasks
 from swarmd.faces.engineapi.app import EngineAPI
 from swarmd.faces.engineapi.call import body_bytes_max
-from swarmd.faces.engineapi.hijack import Handler
+from swarmd.faces.http.hijack import Handler
 
 logger = logging.getLogger("engineapi")
 

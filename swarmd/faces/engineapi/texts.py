@@ -73,4 +73,3 @@ NO_ENGINE = (
     "this node runs no container engine: it takes part in the swarm as a manager only. "
     "Start swarmd with --engine unix:///path/to/docker.sock to use containers here"
 )
-ENGINE_GONE = "the container engine of this node cannot be reached at {path}: {why}"

@@ -17,9 +17,9 @@ from swarmd.faces.engineapi.convert.common import Json
 from swarmd.faces.engineapi.engine import Connection, EngineLink
 from swarmd.faces.engineapi.errors import Refusal, bad_request
 from swarmd.faces.engineapi.filters import Filters
-from swarmd.faces.engineapi.hijack import Handler
 from swarmd.faces.engineapi.routes import Table
 from swarmd.faces.engineapi.timestamps import unix_nanos
+from swarmd.faces.http.hijack import Handler
 
 logger = logging.getLogger("engineapi")
 

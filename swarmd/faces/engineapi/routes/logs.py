@@ -19,10 +19,10 @@ from swarmd.faces.engineapi.call import Call
 from swarmd.faces.engineapi.context import Context
 from swarmd.faces.engineapi.convert.common import time_text
 from swarmd.faces.engineapi.errors import Refusal, bad_request, rpc_text
-from swarmd.faces.engineapi.hijack import Handler
 from swarmd.faces.engineapi.lookups import SERVICE, TASK, find
 from swarmd.faces.engineapi.routes import Table
 from swarmd.faces.engineapi.timestamps import unix_nanos
+from swarmd.faces.http.hijack import Handler
 
 _CONTENT_TYPE_SINCE = (1, 42)
 _PREFIX = "com.docker.swarm"

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from swarmd.base.aio import Tasks
-from swarmd.faces.engineapi.engine import Connection, Head
+from swarmd.faces.http.link import Connection, Head
 
 # Read from one side and not yet taken by the other; then the reader is paused.
 _pending_bytes_max = 1 << 18

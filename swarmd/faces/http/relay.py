@@ -1,4 +1,4 @@
-"""Everything that is not the cluster's goes to the local engine and comes back unchanged.
+"""A request goes to an engine and its answer comes back unchanged.
 
 Bodies are streamed both ways at the same time (a build answers while its context is still being
 sent). Requests that ask for an upgrade, or whose answer has no frame on a path known to turn
@@ -11,10 +11,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from swarmd.base.aio import Tasks
-from swarmd.faces.engineapi import hijack
-from swarmd.faces.engineapi.call import say_continue
-from swarmd.faces.engineapi.engine import Connection, EngineLink, Head
-from swarmd.faces.engineapi.errors import Refusal
+from swarmd.faces.http import hijack
+from swarmd.faces.http.link import Connection, Head, Link
+from swarmd.faces.http.refusal import Refusal
 
 # Framing belongs to each connection; the rest is passed on.
 _HOP_HEADERS = frozenset(
@@ -23,12 +22,21 @@ _HOP_HEADERS = frozenset(
 _REQUEST_DROPPED = _HOP_HEADERS | {"content-length", "expect"}
 
 
+async def say_continue(request: web.BaseRequest) -> None:
+    """Answer `Expect: 100-continue`: the client holds its body back until then."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # The interim head is not part of the reply's size.
+        request.writer.output_size = 0
+
+
 async def relay(
-    request: web.BaseRequest, link: EngineLink, body: bytes | None = None
+    request: web.BaseRequest, link: Link, body: bytes | None = None, target: str = ""
 ) -> web.StreamResponse:
     """Have the engine answer `request`, whose `body` may have been read already.
 
-    Raises a `Refusal` when the engine cannot be reached.
+    `target` is what to ask for instead of the request's own path and query. Raises a
+    `Refusal` when the engine cannot be reached.
     """
     engine = await link.open()
     handler = request.protocol
@@ -39,7 +47,7 @@ async def relay(
         raw = _may_turn_raw(request)
         if raw and body is None:
             body = await request.read()
-        _send_head(request, engine, None if body is None else len(body))
+        _send_head(request, engine, None if body is None else len(body), target)
         if body:
             engine.writer.write(body)
         outcome = await _exchange(request, engine, raw, body is None)
@@ -69,7 +77,7 @@ async def _exchange(
         except Refusal as error:
             trouble = error
         except OSError as error:
-            trouble = Refusal(502, f"the container engine of this node broke off: {error}")
+            trouble = Refusal(502, f"{engine.noun} broke off: {error}")
     raise trouble
 
 
@@ -87,7 +95,9 @@ def _is_raw(head: Head) -> bool:
     return head.status == 101 or (head.status == 200 and not head.chunked and head.length is None)
 
 
-def _send_head(request: web.BaseRequest, engine: Connection, length: int | None) -> None:
+def _send_head(
+    request: web.BaseRequest, engine: Connection, length: int | None, target: str
+) -> None:
     headers = [
         (key, value)
         for key, value in request.headers.items()
@@ -108,7 +118,7 @@ def _send_head(request: web.BaseRequest, engine: Connection, length: int | None)
         headers.append(("Transfer-Encoding", "chunked"))
     elif request.method == "POST":
         headers.append(("Content-Length", "0"))
-    engine.send_head(request.method, request.raw_path, headers)
+    engine.send_head(request.method, target or request.raw_path, headers)
 
 
 async def _send_body(request: web.BaseRequest, engine: Connection) -> None:
