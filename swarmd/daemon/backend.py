@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 
 from swarmd import api
-from swarmd.base.errors import SwarmError, Unavailable, Unimplemented
+from swarmd.base.errors import SwarmError, Unavailable
 from swarmd.cluster.ca import unlock
 from swarmd.cluster.ca.errors import CAError
 from swarmd.faces.engineapi import texts
@@ -38,9 +38,7 @@ class NodeBackend:
         self._node = node
 
     async def init(self, request: InitRequest) -> str:
-        """Start a new cluster; the node's id."""
-        if request.force_new_cluster:
-            raise Unimplemented("--force-new-cluster is not offered by this release")
+        """Start a new cluster, or go on alone with the one there is; the node's id."""
         wishes = Wishes(
             availability=_availability(request.availability),
             default_address_pool=request.default_addr_pool or (),
@@ -57,6 +55,8 @@ class NodeBackend:
             subnet_size=request.subnet_size,
             data_path_port=request.data_path_port,
         )
+        if request.force_new_cluster and self._node.place is not Place.INACTIVE:
+            return await self._node.go_on_alone(settings)
         return await self._node.init(wishes, settings)
 
     async def join(self, request: JoinRequest) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import enum
 import errno
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -63,11 +63,13 @@ class Start:
     """What a membership is begun with: how, and for a new cluster its first objects.
 
     `fresh`: an operator waits for it; a failure ends it instead of being tried again.
+    `alone`: the other managers are given up, this one goes on without them.
     """
 
     settings: NodeSettings
     cluster: ClusterStart | None = None
     fresh: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class SwarmNode:
         self.error = ""
         self.membership: Membership | None = None
         self.settings = NodeSettings()
+        self._keys: KeyStore | None = None  # open while a life goes on
 
     async def run(self, ready: asyncio.Event) -> None:
         """Go on where the state on disk left off; then serve commands until cancelled.
@@ -159,11 +162,44 @@ class SwarmNode:
         )
         await self._blocking(partial(self._state.save_settings, self.settings))
         await self._settled(self._begin(keys, Start(self.settings, start, fresh=True)))
+        await self._registered()
+        return start.node_id
+
+    async def _registered(self) -> None:
         membership = self.membership
         if self.place is Place.ACTIVE and membership is not None:
             async with asyncio.timeout(ready_seconds_max):
                 await membership.registered.wait()
-        return start.node_id
+
+    async def go_on_alone(self, settings: NodeSettings) -> str:
+        """Make this manager the only one of its cluster (PROTOCOL 3.8); returns the node's id.
+
+        The others are removed for good; nodes, certificates and all other objects stay. When
+        it cannot be done the node goes on as it was.
+        """
+        async with self._command:
+            if not self.is_manager or self.place is Place.LOCKED:
+                raise NotHere("this node is not a manager")
+            keys = self._keys or await self._open_keys(b"")
+            before, remotes = self.settings, await self._blocking(self._state.remotes)
+            try:
+                await self._begin_again(keys, Start(settings, alone=True), ())
+            except SwarmError:
+                await self._begin_again(keys, Start(before), remotes, wait=False)
+                raise
+            await self._registered()
+            return keys.identity().node_id
+
+    async def _begin_again(
+        self, keys: KeyStore, start: Start, remotes: Sequence[Remote], *, wait: bool = True
+    ) -> None:
+        await self._end_life()
+        self.settings = start.settings
+        await self._blocking(partial(self._state.save_settings, start.settings))
+        await self._blocking(partial(self._state.save_remotes, remotes))
+        settled = self._begin(keys, start)
+        if wait:
+            await self._settled(settled)
 
     async def join(self, wish: JoinWish) -> None:
         """Join a cluster; returns when registered. Raises `JoinGoesOn` after 20 seconds."""
@@ -253,7 +289,7 @@ class SwarmNode:
 
     def _begin(self, keys: KeyStore, start: Start) -> asyncio.Event:
         """Start a life; the event tells that it is ready, or over."""
-        self.place = Place.PENDING
+        self.place, self._keys = Place.PENDING, keys
         settled = asyncio.Event()
         self._life = self._spawn(self._live(keys, start, settled), "node-life")
         return settled
@@ -278,13 +314,19 @@ class SwarmNode:
                 settled.set()
                 return
             settled.set()
-            start = replace(start, cluster=None, fresh=False)
+            start = replace(start, cluster=None, fresh=False, alone=False)
             await asyncio.sleep(RETRY.delay(attempt, self._outfit.entropy))
             attempt += 1
 
     async def _once(self, keys: KeyStore, start: Start, settled: asyncio.Event) -> None:
         membership = Membership(
-            self._state, keys, start.settings, self._outfit, self._lane, start.cluster
+            self._state,
+            keys,
+            start.settings,
+            self._outfit,
+            self._lane,
+            start.cluster,
+            alone=start.alone,
         )
         self.membership = membership
         ready = asyncio.Event()
@@ -307,14 +349,18 @@ class SwarmNode:
             self._reset()
 
     async def _end(self) -> None:
-        life, self._life = self._life, None
-        if life is not None and not life.done():
-            await cancel_and_wait(life)
+        await self._end_life()
         await self._blocking(self._state.forget)
         self._reset()
 
+    async def _end_life(self) -> None:
+        life, self._life = self._life, None
+        if life is not None and not life.done():
+            await cancel_and_wait(life)
+
     def _reset(self) -> None:
         self.place, self.error, self.settings = Place.INACTIVE, "", NodeSettings()
+        self._keys = None
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
