@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,9 +151,10 @@ class Connection:
 class Link:
     """An engine at some address. Children say how it is reached."""
 
-    def __init__(self, address: str, noun: str) -> None:
-        """`noun` is what messages call the engine."""
+    def __init__(self, address: str, noun: str, host: str = "docker") -> None:
+        """`noun` is what messages call the engine, `host` the Host header of its requests."""
         self.address = address
+        self.host = host
         self.noun = noun
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -176,7 +178,7 @@ class Link:
         self, method: str, target: str, body: bytes = b"", content_type: str = ""
     ) -> tuple[Head, bytes]:
         """A whole small exchange: head and body of the reply."""
-        headers = [("Host", "docker"), ("User-Agent", "swarmd"), ("Connection", "close")]
+        headers = [("Host", self.host), ("User-Agent", "swarmd"), ("Connection", "close")]
         if content_type:
             headers.append(("Content-Type", content_type))
         if body or method == "POST":
@@ -216,3 +218,23 @@ class Link:
             text = message if isinstance(message, str) else data.decode("utf-8", "replace").strip()
             raise Refusal(head.status, text)
         return value
+
+
+class TcpLink(Link):
+    """A peer at "host:port", with TLS when a context is given."""
+
+    def __init__(
+        self, address: str, noun: str, context: ssl.SSLContext | None, *, host: str = "docker"
+    ) -> None:
+        """`host` is the Host header of requests made here."""
+        super().__init__(address, noun, host)
+        host, _, port = address.rpartition(":")
+        self._host = host.strip("[]")
+        self._port = int(port)
+        self._context = context
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Reach the peer and shake hands. Raises `OSError`."""
+        return await asyncio.open_connection(
+            self._host, self._port, ssl=self._context, limit=head_bytes_max
+        )

@@ -35,6 +35,7 @@ from swarmd.manager.raftnode.proposals import (
     encode_request,
     request_number,
 )
+from swarmd.manager.raftnode.segments import Damage
 from swarmd.manager.raftnode.snapshotting import Moment, Snapshotter, current_config
 from swarmd.manager.raftnode.timers import PARTS, STOCK_ELECTION, STOCK_HEARTBEAT, Timers
 from swarmd.manager.raftnode.transport import Alone, Transport
@@ -281,16 +282,24 @@ class RaftNode:
         `FailedPrecondition` when it cannot be opened, `NotMember` once this member is removed.
         """
         lane = Lane("raft-log")
+        held: list[Opened] = []
         try:
-            opened, damage = await lane.run(partial(open_place, self._place, self._entropy))
+            damage = await lane.run(partial(self._open, held))
             for item in damage:
                 log.warning("raft state repaired: %s", item)
             try:
-                await self._run_on(opened, lane, ready)
+                await self._run_on(held[0], lane, ready)
             finally:
-                await lane.run(partial(self._close, opened))
+                await lane.run(partial(self._close, held[0]))
         finally:
             lane.close()
+            for opened in held:  # cancelled meanwhile: the next one to open it needs the lock
+                opened.disk.close()
+
+    def _open(self, held: list[Opened]) -> Sequence[Damage]:
+        opened, damage = open_place(self._place, self._entropy)
+        held.append(opened)
+        return damage
 
     async def _run_on(self, opened: Opened, lane: Lane, ready: asyncio.Event) -> None:
         self._start(opened)
@@ -346,6 +355,18 @@ class RaftNode:
                 # They need nothing on disk: a slow disk is no reason to be taken for dead.
                 self._send(raw.take_heartbeats())
             self._wake.set()
+            if parts % PARTS == 0:
+                await self._note_commit()
+
+    async def _note_commit(self) -> None:
+        """Write a commit index that no entries took along.
+
+        A member forced to be alone drops what lies above it: that must not be much.
+        """
+        if self._unsaved is None or self._persisting:
+            return
+        state, self._unsaved = self._unsaved, None
+        await self._lane.run(partial(self._opened.disk.save, state, (), sync=False))
 
     def _tune(self, raw: RawNode) -> None:
         """Have the core wait as long as the marks of others say."""
