@@ -117,6 +117,7 @@ def test_a_rotation_moves_both_kinds_of_workers(lan: Lan) -> None:
             node.restart()
         wait_ready(manager, "m", "e", "w")
         assert trusted(manager) == root
+        assert "refused connection" not in manager.log  # nobody misbehaved
 
 
 def test_a_rotation_waits_for_a_worker_that_is_down(lan: Lan) -> None:
