@@ -110,6 +110,7 @@ def test_the_state_of_a_stock_manager_without_quorum() -> None:
         e1.docker("secret", "create", "kept", "/etc/hostname")
         e1.docker("network", "create", "-d", "overlay", "back")
         label(e1, "e2", "before")
+        label(e1, "e1", "later")  # brings the word that the one before is committed
         wait_listed(e1, e1="Ready Leader", e2="Ready Reachable")
         node_id = e2.docker("info", "--format", "{{.Swarm.NodeID}}").stdout.strip()
         token = e1.docker("swarm", "join-token", "-q", "worker").stdout

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -224,3 +226,54 @@ async def test_a_refused_force_leaves_the_log_as_it_was(group: Group, tmp_path: 
     RaftDisk.load(
         tmp_path / "b", secretbox(KEY, SeededEntropy(5)), decryptor(KEY), segment_bytes=65_536
     ).disk.close()
+
+
+async def test_what_was_acknowledged_is_committed_on_disk_a_moment_later(
+    group: Group, tmp_path: Path
+) -> None:
+    one = await group.found("a")
+    await one.committer.update(create("kept"))
+    written, size = log_bytes(tmp_path / "a"), one.node.commit_index()
+
+    def noted() -> bool:
+        return log_bytes(tmp_path / "a") != written
+
+    await eventually(noted)
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")  # as a crash would leave it
+    box = secretbox(KEY, SeededEntropy(5))
+    loaded = RaftDisk.load(tmp_path / "copy", box, decryptor(KEY), segment_bytes=65_536)
+    loaded.disk.close()
+    assert loaded.hard_state.commit == size
+
+
+async def test_a_start_that_is_given_up_lets_go_of_the_log(group: Group, tmp_path: Path) -> None:
+    a = await group.found("a")
+    await group.stop(a)
+    loop = asyncio.get_running_loop()
+    for _ in range(3):
+        started = threading.Event()
+        one = group.make("a", files=Slow(started))
+        task = loop.create_task(one.node.run(asyncio.Event()))
+        await asyncio.wait_for(asyncio.to_thread(started.wait, 10), 10)
+        task.cancel()
+        await asyncio.wait({task})
+    again = await group.start(group.make("a"))
+    await eventually(again.node.is_leader)
+
+
+class Slow(Quick):
+    """Opens files slowly, so that a start can be cancelled on the way."""
+
+    def __init__(self, started: threading.Event) -> None:
+        self._started = started
+
+    def lock(self, fd: int) -> bool:
+        """Take the lock, tell, and take some more time."""
+        locked = super().lock(fd)
+        self._started.set()
+        threading.Event().wait(0.05)
+        return locked
+
+
+def log_bytes(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(directory.rglob("*.wal")))
