@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,13 @@ def rotate_root(daemon: Daemon, **ca_config: object) -> None:
     wait_until("the new root has taken over", done, 60)
 
 
+def sealed_by(daemon: Daemon) -> int:
+    """The version of the cluster whose unlock key seals the key file; 0 when it is open."""
+    text = (daemon.swarm_dir / "certificates" / "swarm-node.key").read_text()
+    version = re.search(r"^kek-version: (\d+)$", text, re.M)
+    return int(version[1]) if version and "ENCRYPTED" in text else 0
+
+
 def test_no_secret_is_logged(place: Path) -> None:
     secrets = Secrets()
     debug = ["--log-level", "debug"]
@@ -138,11 +146,11 @@ def test_no_secret_is_logged(place: Path) -> None:
 
         manager.change_swarm(EncryptionConfig={"AutoLockManagers": True})
         old = secrets.add_unlock_key(manager)
+        wait_until("it is sealed", lambda: sealed_by(second) > 0)
+        first = sealed_by(second)
         manager.change_swarm("rotateManagerUnlockKey=true")
         key = secrets.add_unlock_key(manager)
-        for daemon in (manager, second):
-            path = daemon.swarm_dir / "certificates" / "swarm-node.key"
-            wait_until("sealed", lambda path=path: "ENCRYPTED" in path.read_text())
+        wait_until("it is sealed anew", lambda: sealed_by(second) > first)
         second.restart()
         for attempt in (old, "SWMKEY-1-nonsense", key):
             if attempt == key:
