@@ -14,9 +14,12 @@ from swarmd.faces.engineapi.backend import (
     Caller,
     InitRequest,
     JoinRequest,
+    KnownManager,
     LocalState,
+    Outlook,
     Refusal,
     Remote,
+    RestoreRequest,
 )
 from swarmd.node.founding import Wishes
 from swarmd.node.statedir import NodeSettings
@@ -85,6 +88,40 @@ class NodeBackend:
     async def unlock(self, key: str) -> None:
         """Start a locked node with `key` (SWMKEY-1-...)."""
         await self._node.unlock(unlock.parse_unlock_key(key))
+
+    async def backup(self) -> bytes:
+        """The state of this node's manager."""
+        return await self._node.backup()
+
+    async def restore(self, request: RestoreRequest) -> str:
+        """Go on alone from a backup; the node's id."""
+        settings = NodeSettings(
+            local_addr=request.local_addr,
+            listen_addr=request.listen_addr,
+            advertise_addr=request.advertise_addr,
+            data_path_addr=request.data_path_addr,
+        )
+        return await self._node.restore(request.data, settings)
+
+    def outlook(self) -> Outlook:
+        """What going on alone would mean."""
+        found = self._node.outlook()
+        managers = tuple(
+            KnownManager(one.node_id, one.hostname, one.addr, one.reachable, one.leader, one.own)
+            for one in found.managers
+        )
+        return Outlook(
+            cluster_id=found.cluster_id,
+            node_id=found.node_id,
+            managers=managers,
+            quorum=found.quorum,
+            reachable=found.reachable,
+            nodes=found.nodes,
+            term=found.term,
+            commit=found.commit,
+            last=found.last,
+            dropped=found.uncommitted,
+        )
 
     def local(self) -> LocalState:
         """The present state; cheap."""

@@ -18,13 +18,16 @@ from typing import Any, TypeVar
 from swarmd import api
 from swarmd.base.aio import Lane, Tasks, cancel_and_wait
 from swarmd.base.backoff import Backoff
-from swarmd.base.errors import FailedPrecondition, SwarmError, Unauthenticated
+from swarmd.base.errors import FailedPrecondition, SwarmError, Unauthenticated, Unavailable
 from swarmd.cluster.ca.errors import InvalidKEK
 from swarmd.cluster.model.defaults import ClusterStart
+from swarmd.manager.manager import Manager
 from swarmd.manager.raftnode import RaftDisk
+from swarmd.node.backup import Source, put_back, read, take_away
 from swarmd.node.founding import Wishes, found
 from swarmd.node.identity import IdentityClient, Request
 from swarmd.node.membership import Membership, Outfit
+from swarmd.node.recovery import Outlook, look_out
 from swarmd.node.remotes import Remote, Remotes
 from swarmd.node.statedir import KeyStore, NodeSettings, StateDir, StateError
 
@@ -200,6 +203,45 @@ class SwarmNode:
         settled = self._begin(keys, start)
         if wait:
             await self._settled(settled)
+
+    async def backup(self) -> bytes:
+        """This manager's state as applied now. Raises `Unavailable` when none runs here."""
+        manager, keys = self._own_manager()
+        source = Source(self._state, keys, self.settings, self._outfit.hostname)
+        taken = manager.raft.checkpoint()
+        clock, entropy = self._outfit.clock, self._outfit.entropy
+        return await self._blocking(partial(take_away, source, taken, clock, entropy))
+
+    async def restore(self, data: bytes, settings: NodeSettings) -> str:
+        """Go on as the only manager of the cluster in a backup; returns the node's id.
+
+        Raises `InvalidArgument` for a backup that is not whole; then nothing was changed.
+        """
+        async with self._command:
+            self._demand(Place.INACTIVE)
+            found = await self._blocking(partial(read, data, self._outfit.clock))
+            self.settings, self.place = settings, Place.PENDING
+            try:
+                work = partial(put_back, self._state, found, settings, self._outfit.entropy)
+                keys, self.settings = await self._blocking(work)
+                start = Start(self.settings, fresh=True, alone=True)
+                await self._settled(self._begin(keys, start))
+                await self._registered()
+            except BaseException as error:
+                await self._undo(error)
+                raise
+            return found.node_id
+
+    def outlook(self) -> Outlook:
+        """What going on alone would mean. Raises `Unavailable` when no manager runs here."""
+        manager, keys = self._own_manager()
+        return look_out(manager, keys.identity().node_id)
+
+    def _own_manager(self) -> tuple[Manager, KeyStore]:
+        membership = self.membership
+        if membership is None or membership.manager is None or self._keys is None:
+            raise Unavailable("no manager runs on this node now")
+        return membership.manager, self._keys
 
     async def join(self, wish: JoinWish) -> None:
         """Join a cluster; returns when registered. Raises `JoinGoesOn` after 20 seconds."""

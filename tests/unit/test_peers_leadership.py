@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from swarmd.manager.leadership import RaftLeadership, leaderless_ticks_max
 from swarmd.manager.raftnode import Member
 from swarmd.rpc.peer import Disconnected
 from tests.harness.raft_group import Group
+from tests.harness.virtual import run_virtual
 
 
 class Line:
@@ -93,9 +96,19 @@ class Standing:
         self.lead = 2
         self.addr = "10.0.0.2:2377"
         self.ticks = 0
+        self.leads = False
+        self.callbacks: list[Callable[[], None]] = []
 
     def is_leader(self) -> bool:
-        return False
+        return self.leads
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self.callbacks.append(callback)
+        return lambda: self.callbacks.remove(callback)
+
+    def changed(self) -> None:
+        for callback in list(self.callbacks):
+            callback()
 
     def members(self) -> list[Member]:
         addrs = {1: "10.0.0.1:2377", 2: self.addr}
@@ -131,24 +144,59 @@ async def test_the_connection_to_the_leader_is_kept_until_something_changes() ->
     assert all(line.closed for line in lines)
 
 
-async def test_no_leader_and_a_leader_that_is_not_ready() -> None:
+def test_calls_wait_for_a_leader_that_is_coming_up() -> None:
+    raft, dialled = Standing(), []
+
+    async def dial(addr: str) -> Any:
+        dialled.append(addr)
+        if len(dialled) < 3:
+            raise Disconnected("not yet")
+        return Line(addr)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        leadership = RaftLeadership(raft, dial)
+        raft.lead = 0
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(leadership.leader_caller())
+            await asyncio.sleep(0.1)
+            assert not dialled
+            raft.lead = 2
+            raft.changed()
+        caller: Any = waiting.result()
+        assert caller.addr == raft.addr and len(dialled) == 3
+        assert loop.time() < 1, "each second counts"
+        assert not raft.callbacks
+
+    run_virtual(main())
+
+
+def test_no_leader_and_a_leader_that_is_not_ready() -> None:
     raft = Standing()
 
     async def dial(addr: str) -> Any:
         raise AssertionError(f"dialled {addr}")
 
-    leadership = RaftLeadership(raft, dial)
-    raft.lead = 1  # elected, but its log is not applied yet: it must not call itself
-    with pytest.raises(Unavailable):
-        await leadership.leader_caller()
-    raft.lead = 0
-    raft.ticks = leaderless_ticks_max
-    with pytest.raises(Unavailable):
-        await leadership.leader_caller()
-    raft.ticks += 1
-    with pytest.raises(NotLeader) as caught:
-        await leadership.leader_caller()
-    assert caught.value.message == NO_LEADER
+    async def main() -> None:
+        leadership = RaftLeadership(raft, dial)
+        raft.lead = 1  # elected, but its log is not applied yet: it must not call itself
+        with pytest.raises(Unavailable):
+            await leadership.leader_caller()
+        raft.leads = True
+        with pytest.raises(SwarmError, match="this manager leads"):
+            await leadership.leader_caller()
+        raft.leads = False
+        raft.lead = 0
+        raft.ticks = leaderless_ticks_max
+        with pytest.raises(Unavailable):
+            await leadership.leader_caller()
+        raft.ticks += 1
+        with pytest.raises(NotLeader) as caught:
+            await leadership.leader_caller()
+        assert caught.value.message == NO_LEADER
+        assert not raft.callbacks
+
+    run_virtual(main())
 
 
 def test_heartbeats_may_overtake_what_waits_for_the_disk() -> None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+<<<<<<< HEAD
 from swarmd.faces.http.refusal import Refusal, Unreachable
+=======
+from swarmd.faces.http.refusal import Refusal
+>>>>>>> classic
 
 # A response head and one line of a chunked body.
 head_bytes_max = 1 << 18
@@ -48,6 +52,13 @@ class Head:
         """The body's announced length."""
         text = self.header("Content-Length")
         return int(text) if text is not None and text.isdigit() else None
+
+
+class Unreachable(Refusal):
+    """Nobody answers at the engine's address: 503."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message)
 
 
 def reason(error: OSError | TimeoutError) -> str:
@@ -170,23 +181,30 @@ class Link:
             raise self.gone(reason(error)) from error
         return Connection(reader, writer, self.noun)
 
-    def gone(self, why: str) -> Refusal:
+    def gone(self, why: str) -> Unreachable:
         """What is raised when the engine does not answer."""
         return Unreachable(f"{self.noun} cannot be reached at {self.address}: {why}")
 
     async def call(
-        self, method: str, target: str, body: bytes = b"", content_type: str = ""
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        content_type: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[Head, bytes]:
         """A whole small exchange: head and body of the reply."""
-        headers = [("Host", self.host), ("User-Agent", "swarmd"), ("Connection", "close")]
+        fields = [("Host", self.host), ("User-Agent", "swarmd"), ("Connection", "close")]
+        fields.extend((headers or {}).items())
         if content_type:
-            headers.append(("Content-Type", content_type))
+            fields.append(("Content-Type", content_type))
         if body or method == "POST":
-            headers.append(("Content-Length", str(len(body))))
+            fields.append(("Content-Length", str(len(body))))
         connection = await self.open()
         try:
             async with asyncio.timeout(REPLY_SECONDS):
-                connection.send_head(method, target, headers)
+                connection.send_head(method, target, fields)
                 connection.writer.write(body)
                 head = await connection.head()
                 data = bytearray()

@@ -24,6 +24,7 @@ from swarmd.base.entropy import Entropy
 from swarmd.base.errors import NotLeader
 from swarmd.cluster.raft import NONE, Config, ProposalDropped, RawNode, Ready, Role
 from swarmd.cluster.store import Store, StoreError
+from swarmd.manager.raftnode.checkpoint import Checkpoint
 from swarmd.manager.raftnode.disk import Encryptor
 from swarmd.manager.raftnode.errors import ChangeRefused, NodeStopped, NotMember
 from swarmd.manager.raftnode.members import Member, Members
@@ -148,6 +149,18 @@ class RaftNode:
             )
             for member in self._members.all()
         ]
+
+    def log_end(self) -> int:
+        """Index of the last entry in the log, committed or not. Raises `NodeStopped`."""
+        self._core()
+        return self._opened.storage.last_index()
+
+    def checkpoint(self) -> Checkpoint:
+        """The state as applied now, for a backup. Raises `NodeStopped`."""
+        raw = self._core()
+        term = self._opened.storage.term(self._applied) or self._term
+        members, store = self._members.save(), self._store.save()
+        return Checkpoint(raw.id, term, self._applied, raw.conf_state(), members, store)
 
     @property
     def membership(self) -> Members:
