@@ -24,6 +24,7 @@ from swarmd.base.entropy import Entropy
 from swarmd.base.errors import NotLeader
 from swarmd.cluster.raft import NONE, Config, ProposalDropped, RawNode, Ready, Role
 from swarmd.cluster.store import Store, StoreError
+from swarmd.manager.raftnode.checkpoint import Checkpoint
 from swarmd.manager.raftnode.disk import Encryptor
 from swarmd.manager.raftnode.errors import ChangeRefused, NodeStopped, NotMember
 from swarmd.manager.raftnode.members import Member, Members
@@ -35,6 +36,7 @@ from swarmd.manager.raftnode.proposals import (
     encode_request,
     request_number,
 )
+from swarmd.manager.raftnode.segments import Damage
 from swarmd.manager.raftnode.snapshotting import Moment, Snapshotter, current_config
 from swarmd.manager.raftnode.timers import PARTS, STOCK_ELECTION, STOCK_HEARTBEAT, Timers
 from swarmd.manager.raftnode.transport import Alone, Transport
@@ -147,6 +149,18 @@ class RaftNode:
             )
             for member in self._members.all()
         ]
+
+    def log_end(self) -> int:
+        """Index of the last entry in the log, committed or not. Raises `NodeStopped`."""
+        self._core()
+        return self._opened.storage.last_index()
+
+    def checkpoint(self) -> Checkpoint:
+        """The state as applied now, for a backup. Raises `NodeStopped`."""
+        raw = self._core()
+        term = self._opened.storage.term(self._applied) or self._term
+        members, store = self._members.save(), self._store.save()
+        return Checkpoint(raw.id, term, self._applied, raw.conf_state(), members, store)
 
     @property
     def membership(self) -> Members:
@@ -281,16 +295,24 @@ class RaftNode:
         `FailedPrecondition` when it cannot be opened, `NotMember` once this member is removed.
         """
         lane = Lane("raft-log")
+        held: list[Opened] = []
         try:
-            opened, damage = await lane.run(partial(open_place, self._place, self._entropy))
+            damage = await lane.run(partial(self._open, held))
             for item in damage:
                 log.warning("raft state repaired: %s", item)
             try:
-                await self._run_on(opened, lane, ready)
+                await self._run_on(held[0], lane, ready)
             finally:
-                await lane.run(partial(self._close, opened))
+                await lane.run(partial(self._close, held[0]))
         finally:
             lane.close()
+            for opened in held:  # cancelled meanwhile: the next one to open it needs the lock
+                opened.disk.close()
+
+    def _open(self, held: list[Opened]) -> Sequence[Damage]:
+        opened, damage = open_place(self._place, self._entropy)
+        held.append(opened)
+        return damage
 
     async def _run_on(self, opened: Opened, lane: Lane, ready: asyncio.Event) -> None:
         self._start(opened)
@@ -346,6 +368,18 @@ class RaftNode:
                 # They need nothing on disk: a slow disk is no reason to be taken for dead.
                 self._send(raw.take_heartbeats())
             self._wake.set()
+            if parts % PARTS == 0:
+                await self._note_commit()
+
+    async def _note_commit(self) -> None:
+        """Write a commit index that no entries took along.
+
+        A member forced to be alone drops what lies above it: that must not be much.
+        """
+        if self._unsaved is None or self._persisting:
+            return
+        state, self._unsaved = self._unsaved, None
+        await self._lane.run(partial(self._opened.disk.save, state, (), sync=False))
 
     def _tune(self, raw: RawNode) -> None:
         """Have the core wait as long as the marks of others say."""
