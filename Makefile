@@ -49,7 +49,7 @@ check: setup ## Format, lint, types, import contracts, wire facts, generated cod
 	$(BIN)/pytest -q tests/tidy
 
 test: setup ## Run every test; engine tests skip with a reason where there is no root or dockerd
-	$(BIN)/pytest -q -n auto
+	$(BIN)/pytest -q -n auto --dist worksteal
 
 proto: setup ## Generate swarmd/api from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. $(PROTOS)

@@ -17,6 +17,16 @@ class TLSFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Discovery:
+    """The discovery service of Swarm v1; TLS needs both files."""
+
+    listen: str
+    cert: Path | None = None
+    key: Path | None = None
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One daemon's settings, already resolved."""
 
@@ -31,6 +41,7 @@ class Config:
     metrics_addr: str = ""
     tls: TLSFiles | None = None
     advertise_addr: str = ""
+    discovery: Discovery | None = None
 
 
 def is_root() -> bool:

@@ -13,7 +13,13 @@ import click
 from swarmd import VERSION
 from swarmd.base import logs
 from swarmd.base.errors import SwarmError
-from swarmd.daemon.config import Config, TLSFiles, default_run_dir, default_state_dir
+from swarmd.daemon.config import (
+    Config,
+    Discovery,
+    TLSFiles,
+    default_run_dir,
+    default_state_dir,
+)
 
 
 def load_file(ctx: click.Context, _param: click.Parameter, path: str | None) -> str | None:
@@ -66,6 +72,14 @@ def load_file(ctx: click.Context, _param: click.Parameter, path: str | None) -> 
 @click.option("--tlscacert", type=click.Path(path_type=Path), help="CA of TCP clients.")
 @click.option("--tlscert", type=click.Path(path_type=Path), help="Certificate for TCP.")
 @click.option("--tlskey", type=click.Path(path_type=Path), help="Key for TCP.")
+@click.option(
+    "--discovery-listen", default="", help="ADDR:PORT of a discovery service for Swarm v1."
+)
+@click.option("--discovery-tlscert", type=click.Path(path_type=Path), help="Its certificate.")
+@click.option("--discovery-tlskey", type=click.Path(path_type=Path), help="Its key.")
+@click.option(
+    "--discovery-insecure", is_flag=True, help="Let it serve without TLS outside loopback."
+)
 @click.version_option(VERSION, "-v", "--version", message="swarmd version %(version)s")
 def command(config: str | None, **given: Any) -> None:
     """Swarm manager and worker daemon."""
@@ -108,7 +122,27 @@ def resolve(given: dict[str, Any]) -> Config:
         metrics_addr=given["metrics_addr"],
         tls=TLSFiles(*files) if all(files) else None,
         advertise_addr=given["advertise_addr"],
+        discovery=resolve_discovery(given),
     )
+
+
+def resolve_discovery(given: dict[str, Any]) -> Discovery | None:
+    """The discovery service asked for, if any; raises `click.UsageError` when it is unsafe."""
+    listen = given["discovery_listen"]
+    cert, key = given["discovery_tlscert"], given["discovery_tlskey"]
+    if not listen:
+        if cert or key:
+            raise click.UsageError("--discovery-tlscert and -tlskey need --discovery-listen")
+        return None
+    # Not loaded by the daemons that do not use it.
+    from swarmd.faces.classic.discovery.server import parse_listen
+
+    found = Discovery(listen, cert, key, given["discovery_insecure"])
+    try:
+        parse_listen(listen, str(cert or ""), str(key or ""), insecure=found.insecure)
+    except SwarmError as error:
+        raise click.UsageError(f"--discovery-listen {error.message}") from error
+    return found
 
 
 def check_host(host: str, *, has_tls: bool) -> None:

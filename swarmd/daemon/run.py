@@ -22,7 +22,7 @@ from swarmd.base.clock import SystemClock
 from swarmd.base.entropy import SystemEntropy, new_id
 from swarmd.base.errors import SwarmError
 from swarmd.daemon.backend import NodeBackend
-from swarmd.daemon.config import Config
+from swarmd.daemon.config import Config, Discovery
 from swarmd.daemon.engine import LocalEngine, find_engine
 from swarmd.daemon.metrics import serve_metrics
 from swarmd.daemon.notify import notify
@@ -64,7 +64,7 @@ async def serve(config: Config) -> None:
         loop.add_signal_handler(number, _on_signal, stop)
     node, face = build(config)
     calm_collector()
-    node_ready, face_ready, metrics_ready = (asyncio.Event() for _ in range(3))
+    node_ready, face_ready, metrics_ready, hub_ready = (asyncio.Event() for _ in range(4))
     # Nested, so that requests in progress are answered before the node below them ends.
     async with Tasks() as below, Tasks() as above:
         below.spawn(node.run(node_ready), "node")
@@ -73,6 +73,9 @@ async def serve(config: Config) -> None:
         if config.metrics_addr:
             above.spawn(serve_metrics(config.metrics_addr, metrics_ready), "metrics")
             await metrics_ready.wait()
+        if config.discovery is not None:
+            above.spawn(serve_discovery(config, config.discovery, hub_ready), "discovery")
+            await hub_ready.wait()
         await face_ready.wait()
         log.info("swarmd %s is ready on %s", VERSION, ", ".join(config.hosts))
         notify("READY=1")
@@ -122,6 +125,18 @@ def build(config: Config) -> tuple[SwarmNode, APIServer]:
     )
     paths = [host.removeprefix("unix://") for host in config.hosts if host.startswith("unix://")]
     return node, APIServer(app, unix_paths=paths, tcp=tcp_listeners(config))
+
+
+async def serve_discovery(config: Config, wish: Discovery, ready: asyncio.Event) -> None:
+    """Swarm v1's discovery service, with its file in the state directory."""
+    # Not loaded by the daemons that do not use it.
+    from swarmd.faces.classic.discovery.server import DiscoveryServer, parse_listen
+
+    listen = parse_listen(
+        wish.listen, str(wish.cert or ""), str(wish.key or ""), insecure=wish.insecure
+    )
+    path = config.state_dir / "discovery.db"
+    await DiscoveryServer(listen, path, SystemClock(), SystemEntropy()).run(ready)
 
 
 def tcp_listeners(config: Config) -> list[TcpListen]:

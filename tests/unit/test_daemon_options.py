@@ -74,6 +74,9 @@ REFUSED: list[tuple[list[str], str]] = [
     (["-H", "unix://"], "want unix://PATH or tcp://ADDR:PORT"),
     (["--tlscert", "c.pem"], "go together"),
     (["--engine", "docker"], "want auto, none or unix://PATH"),
+    (["--discovery-listen", "0.0.0.0:7000"], "needs a certificate and key"),
+    (["--discovery-listen", "127.0.0.1:7000", "--discovery-tlscert", "c"], "go together"),
+    (["--discovery-tlskey", "k.pem"], "need --discovery-listen"),
     (["--log-level", "loud"], "Invalid value for '--log-level'"),
 ]
 
@@ -97,3 +100,17 @@ def test_unknown_keys_of_the_file_are_not_ignored(tmp_path: Path) -> None:
     outcome = resolved(["--config", str(file)])
     assert isinstance(outcome, str)
     assert outcome.startswith("2: ")
+
+
+def test_the_discovery_service_is_off_unless_asked_for() -> None:
+    settings = resolved([])
+    assert isinstance(settings, Config)
+    assert settings.discovery is None
+    for args in (
+        ["--discovery-listen", "127.0.0.1:7000"],
+        ["--discovery-listen", "0.0.0.0:7000", "--discovery-insecure"],
+    ):
+        settings = resolved(args)
+        assert isinstance(settings, Config)
+        assert settings.discovery is not None
+        assert settings.discovery.listen == args[1]

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swarmd.faces.http.refusal import Refusal, unavailable
+<<<<<<< HEAD
+from swarmd.faces.http.refusal import Refusal, Unreachable
+=======
+from swarmd.faces.http.refusal import Refusal
+>>>>>>> classic
 
 # A response head and one line of a chunked body.
 head_bytes_max = 1 << 18
@@ -47,6 +52,13 @@ class Head:
         """The body's announced length."""
         text = self.header("Content-Length")
         return int(text) if text is not None and text.isdigit() else None
+
+
+class Unreachable(Refusal):
+    """Nobody answers at the engine's address: 503."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message)
 
 
 def reason(error: OSError | TimeoutError) -> str:
@@ -150,9 +162,10 @@ class Connection:
 class Link:
     """An engine at some address. Children say how it is reached."""
 
-    def __init__(self, address: str, noun: str) -> None:
-        """`noun` is what messages call the engine."""
+    def __init__(self, address: str, noun: str, host: str = "docker") -> None:
+        """`noun` is what messages call the engine, `host` the Host header of its requests."""
         self.address = address
+        self.host = host
         self.noun = noun
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -168,23 +181,30 @@ class Link:
             raise self.gone(reason(error)) from error
         return Connection(reader, writer, self.noun)
 
-    def gone(self, why: str) -> Refusal:
+    def gone(self, why: str) -> Unreachable:
         """What is raised when the engine does not answer."""
-        return unavailable(f"{self.noun} cannot be reached at {self.address}: {why}")
+        return Unreachable(f"{self.noun} cannot be reached at {self.address}: {why}")
 
     async def call(
-        self, method: str, target: str, body: bytes = b"", content_type: str = ""
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        content_type: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[Head, bytes]:
         """A whole small exchange: head and body of the reply."""
-        headers = [("Host", "docker"), ("User-Agent", "swarmd"), ("Connection", "close")]
+        fields = [("Host", self.host), ("User-Agent", "swarmd"), ("Connection", "close")]
+        fields.extend((headers or {}).items())
         if content_type:
-            headers.append(("Content-Type", content_type))
+            fields.append(("Content-Type", content_type))
         if body or method == "POST":
-            headers.append(("Content-Length", str(len(body))))
+            fields.append(("Content-Length", str(len(body))))
         connection = await self.open()
         try:
             async with asyncio.timeout(REPLY_SECONDS):
-                connection.send_head(method, target, headers)
+                connection.send_head(method, target, fields)
                 connection.writer.write(body)
                 head = await connection.head()
                 data = bytearray()
@@ -216,3 +236,23 @@ class Link:
             text = message if isinstance(message, str) else data.decode("utf-8", "replace").strip()
             raise Refusal(head.status, text)
         return value
+
+
+class TcpLink(Link):
+    """A peer at "host:port", with TLS when a context is given."""
+
+    def __init__(
+        self, address: str, noun: str, context: ssl.SSLContext | None, *, host: str = "docker"
+    ) -> None:
+        """`host` is the Host header of requests made here."""
+        super().__init__(address, noun, host)
+        host, _, port = address.rpartition(":")
+        self._host = host.strip("[]")
+        self._port = int(port)
+        self._context = context
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Reach the peer and shake hands. Raises `OSError`."""
+        return await asyncio.open_connection(
+            self._host, self._port, ssl=self._context, limit=head_bytes_max
+        )

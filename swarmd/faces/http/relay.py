@@ -7,6 +7,8 @@ raw, are joined to the engine by `hijack`.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from aiohttp import web
 from multidict import CIMultiDict
 
@@ -30,13 +32,20 @@ async def say_continue(request: web.BaseRequest) -> None:
         request.writer.output_size = 0
 
 
+OnHead = Callable[[Head], Awaitable[None]]
+
+
 async def relay(
-    request: web.BaseRequest, link: Link, body: bytes | None = None, target: str = ""
+    request: web.BaseRequest,
+    link: Link,
+    body: bytes | None = None,
+    target: str = "",
+    on_head: OnHead | None = None,
 ) -> web.StreamResponse:
     """Have the engine answer `request`, whose `body` may have been read already.
 
-    `target` is what to ask for instead of the request's own path and query. Raises a
-    `Refusal` when the engine cannot be reached.
+    `target` is what to ask for instead of the request's own path and query; `on_head` is
+    awaited once the engine has answered and before the client hears of it. Raises a `Refusal` when the engine cannot be reached.
     """
     engine = await link.open()
     handler = request.protocol
@@ -50,7 +59,7 @@ async def relay(
         _send_head(request, engine, None if body is None else len(body), target)
         if body:
             engine.writer.write(body)
-        outcome = await _exchange(request, engine, raw, body is None)
+        outcome = await _exchange(request, engine, raw, body is None, on_head)
         if isinstance(outcome, web.StreamResponse):
             return outcome
         joined = True
@@ -63,7 +72,11 @@ async def relay(
 
 
 async def _exchange(
-    request: web.BaseRequest, engine: Connection, raw: bool, send_body: bool
+    request: web.BaseRequest,
+    engine: Connection,
+    raw: bool,
+    send_body: bool,
+    on_head: OnHead | None,
 ) -> web.StreamResponse | Head:
     """Send the body while the answer is read: the finished answer, or the head of a raw stream."""
     trouble: Exception
@@ -73,7 +86,11 @@ async def _exchange(
         # Caught inside: what leaves a task group comes out as a group.
         try:
             head = await engine.head()
-            return head if raw and _is_raw(head) else await _answer(request, engine, head)
+            if raw and _is_raw(head):
+                return head
+            if on_head is not None:
+                await on_head(head)
+            return await _answer(request, engine, head)
         except Refusal as error:
             trouble = error
         except OSError as error:

@@ -7,7 +7,7 @@ only as long as its leader's heartbeats are marked so. Nobody marks anything tow
 leader, and a stock leader marks nothing, so under one all timing is stock.
 
 The marks travel in `rejectHint` of MsgHeartbeat and MsgHeartbeatResp, which nobody else reads
-there. See docs/decisions/0006-fast-failover.md for why this disturbs no healthy leader.
+there. See docs/decisions/0007-fast-failover.md for why this disturbs no healthy leader.
 """
 
 from __future__ import annotations

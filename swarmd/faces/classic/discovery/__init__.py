@@ -1,0 +1,1 @@
+"""Who is in a classic cluster: the discovery service, and its clients. See README.md."""

@@ -1,0 +1,1 @@
+"""The engines of a classic cluster, as last seen and kept fresh. See README.md."""

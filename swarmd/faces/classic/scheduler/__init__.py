@@ -1,0 +1,1 @@
+"""Where a container goes: wishes, filters, strategies. Pure. See README.md."""
