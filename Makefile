@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PROTOS := $(sort $(wildcard proto/swarmd/api/pb/*.proto))
 
-.PHONY: help setup up down check test proto bench clean
+.PHONY: help setup up down cluster cluster-down check test proto bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -39,6 +39,12 @@ down: ## End the daemon of `make up`; CLEAN=1 also forgets its state
 	  while kill -0 $$(cat $(RUN)/swarmd.pid 2>/dev/null) 2>/dev/null; do sleep 0.1; done; echo "swarmd ended"; \
 	else echo "swarmd does not run"; fi
 	@if [ -n "$(CLEAN)" ]; then rm -rf $(RUN); fi
+
+cluster: setup ## Three managers and two workers with their state in .run/cluster/
+	@tools/cluster.sh $(BIN) up
+
+cluster-down: ## End the daemons of `make cluster`; CLEAN=1 also forgets their state
+	@CLEAN=$(CLEAN) tools/cluster.sh $(BIN) down
 
 check: setup ## Format, lint, types, import contracts, wire facts, generated code fresh, tidy
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ A leaf without imports of its own, because the command line reads backups withou
 from swarmd.base.archive.bundle import FORMAT, Bundle, pack, unpack
 from swarmd.base.archive.envelope import (
     Kind,
+    Lock,
     from_passphrase,
     from_unlock_key,
     kind_of,
@@ -21,6 +22,7 @@ __all__ = [
     "Bundle",
     "Damaged",
     "Kind",
+    "Lock",
     "NewerFormat",
     "NotAnArchive",
     "WrongKey",

@@ -52,7 +52,8 @@ async def restore(context: Context, call: Call) -> web.StreamResponse:
         engine_subnets=await engine_subnets(context),
         default_advertise=context.default_advertise,
     )
-    listen = addresses.with_defaults(call.query.get("listenAddr", ""), "ListenAddr")
+    wanted = call.query.get("listenAddr") or addresses.DEFAULT_HOST
+    listen = addresses.with_defaults(wanted, "ListenAddr")
     resolved = addresses.resolve_init(listen, call.query.get("advertiseAddr", ""), around)
     data_path = addresses.resolve_data_path(call.query.get("dataPathAddr", ""), around.interfaces)
     request = RestoreRequest(
