@@ -45,7 +45,8 @@ async def relay(
     """Have the engine answer `request`, whose `body` may have been read already.
 
     `target` is what to ask for instead of the request's own path and query; `on_head` is
-    awaited once the engine has answered and before the client hears of it. Raises a `Refusal` when the engine cannot be reached.
+    awaited once the engine has answered and before the client hears of it. Raises a `Refusal`
+    when the engine cannot be reached.
     """
     engine = await link.open()
     handler = request.protocol
