@@ -183,8 +183,10 @@ def hub_for(base: str, settings: Settings) -> Hub:
     """The hub at `base`. Raises `InvalidArgument` when there is none or its CA is unusable."""
     if not base:
         raise InvalidArgument(NO_HUB)
-    if not base.startswith("https:"):
+    if base.startswith("http://"):
         return Hub(base, None)
+    if "://" not in base:
+        base = f"https://{base}"
     context = ssl.create_default_context()
     if settings.ca_file:
         try:

@@ -63,7 +63,19 @@ class EngineCalls:
         """
         connection = await self.link.open()
         try:
-            head = await self._begin(connection, method, target, headers or {})
+            self._send(connection, method, target, headers or {})
+            async for line in self.answer_lines(connection):
+                yield line
+        finally:
+            await connection.close()
+
+    async def answer_lines(self, connection: Connection) -> AsyncGenerator[dict[str, Any], None]:
+        """The reply on a connection where the request was sent, as a stream of JSON objects.
+
+        Raises `Refusal`; `Unreachable` when it breaks.
+        """
+        try:
+            head = await connection.head()
             if head.status >= 400:
                 data = b"".join([piece async for piece in connection.body(head)])
                 self.link.decode(head, data)
@@ -71,17 +83,14 @@ class EngineCalls:
                 yield line
         except (OSError, EOFError) as error:
             raise self.link.gone(str(error)) from error
-        finally:
-            await connection.close()
 
-    async def _begin(
+    def _send(
         self, connection: Connection, method: str, target: str, headers: dict[str, str]
-    ) -> Head:
+    ) -> None:
         fields = [("Host", self.link.host), ("User-Agent", "swarm"), *headers.items()]
         if method == "POST":
             fields.append(("Content-Length", "0"))
         connection.send_head(method, target, fields)
-        return await connection.head()
 
 
 async def _split(connection: Connection, head: Head) -> AsyncIterator[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""The Docker Remote API over a classic cluster. See README.md."""

@@ -1,0 +1,136 @@
+"""Where `swarm manage` listens: TCP, with TLS when given, and unix sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from aiohttp import web
+
+from swarmd.base.errors import InvalidArgument
+from swarmd.faces.classic.api.app import ClassicAPI
+from swarmd.faces.classic.api.call import body_bytes_max
+from swarmd.faces.classic.discovery.entries import split_host_port
+from swarmd.faces.classic.discovery.server import is_loopback
+from swarmd.faces.http.hijack import Handler
+
+log = logging.getLogger("classic")
+
+SHUTDOWN_SECONDS = 1.0
+backlog_max = 512
+
+
+class ClassicServer:
+    """Serves one `ClassicAPI` until cancelled."""
+
+    def __init__(
+        self, api: ClassicAPI, hosts: Sequence[str], context: ssl.SSLContext | None
+    ) -> None:
+        """`hosts` are [tcp://]ADDR:PORT or unix://PATH. Raises `InvalidArgument`."""
+        self._api = api
+        self._listens = [parse_host(host) for host in hosts]
+        self._context = context
+        self.ports: list[int] = []  # of the TCP listeners, once serving
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Listen, set `ready`, serve; raise what broke."""
+        self._api.broken = asyncio.get_running_loop().create_future()
+        web_server = _WebServer(self._api)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(_shut_down, web_server)
+            for kind, host, port in self._listens:
+                if kind == "unix":
+                    await _listen_unix(stack, web_server, host)
+                else:
+                    await self._listen_tcp(stack, web_server, host, port)
+            ready.set()
+            await self._api.broken
+
+    async def _listen_tcp(
+        self, stack: AsyncExitStack, web_server: _WebServer, host: str, port: int
+    ) -> None:
+        if self._context is None and not is_loopback(host):
+            log.warning(
+                "listening on %s:%d without TLS: whoever reaches it is root on all nodes",
+                *(host, port),
+            )
+        server = await asyncio.get_running_loop().create_server(
+            web_server, host or None, port, ssl=self._context, backlog=backlog_max
+        )
+        stack.callback(server.close)
+        self.ports.append(server.sockets[0].getsockname()[1])
+        log.info("Listening for HTTP: proto=tcp addr=%s:%d", host, self.ports[-1])
+
+
+def parse_host(text: str) -> tuple[str, str, int]:
+    """A -H value as (kind, host or path, port). Raises `InvalidArgument`."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "tcp", text
+    if scheme == "unix" and rest:
+        return "unix", rest, 0
+    if scheme != "tcp":
+        raise InvalidArgument(
+            f"unsupported protocol in {text}: want tcp://ADDR:PORT or unix://PATH"
+        )
+    host, port = split_host_port(rest)
+    if not (port.isascii() and port.isdigit() and int(port[:6]) <= 65535):
+        raise InvalidArgument(f"{text}: want ADDR:PORT")
+    return "tcp", host, int(port)
+
+
+class _WebServer(web.Server):
+    """aiohttp's low-level server with the connection class that can turn raw."""
+
+    def __init__(self, api: ClassicAPI) -> None:
+        super().__init__(api.handle, request_factory=_make_request, access_log=None)
+
+    def __call__(self) -> Handler:
+        return Handler(self, loop=self._loop, **self._kwargs)
+
+    def hang_up(self) -> None:
+        """End what waits on an engine for a client."""
+        for connection in self.connections:
+            if isinstance(connection, Handler):
+                connection.abandon()
+
+
+async def _shut_down(web_server: _WebServer) -> None:
+    web_server.pre_shutdown()
+    loop = asyncio.get_running_loop()
+    hang_up = loop.call_later(SHUTDOWN_SECONDS * 0.8, web_server.hang_up)
+    await web_server.shutdown(SHUTDOWN_SECONDS)
+    hang_up.cancel()
+
+
+async def _listen_unix(stack: AsyncExitStack, web_server: _WebServer, path: str) -> None:
+    before = os.umask(0o177)  # root on all nodes: for the owner only
+    try:
+        server = await asyncio.get_running_loop().create_unix_server(
+            web_server, path, backlog=backlog_max
+        )
+    finally:
+        os.umask(before)
+    stack.callback(_remove, path)
+    stack.callback(server.close)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _make_request(
+    message: Any, payload: Any, protocol: Any, writer: Any, task: Any
+) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, loop, client_max_size=body_bytes_max
+    )

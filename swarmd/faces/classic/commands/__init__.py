@@ -1,0 +1,1 @@
+"""The commands of `swarm`. See README.md."""
