@@ -22,7 +22,7 @@ from swarmd.base.errors import FailedPrecondition, SwarmError, Unauthenticated, 
 from swarmd.cluster.ca.errors import InvalidKEK
 from swarmd.cluster.model.defaults import ClusterStart
 from swarmd.manager.manager import Manager
-from swarmd.manager.raftnode import RaftDisk
+from swarmd.manager.raftnode import NodeStopped, RaftDisk
 from swarmd.node.backup import Source, put_back, read, take_away
 from swarmd.node.founding import Wishes, found
 from swarmd.node.identity import IdentityClient, Request
@@ -40,6 +40,7 @@ ready_seconds_max = 20.0
 RETRY = Backoff(base_seconds=2.0, cap_seconds=30.0)
 
 
+NO_MANAGER = "no manager runs on this node now; its state and reason are in info"
 WRONG_KEY = "swarm could not be unlocked: invalid key provided"
 
 
@@ -208,7 +209,10 @@ class SwarmNode:
         """This manager's state as applied now. Raises `Unavailable` when none runs here."""
         manager, keys = self._own_manager()
         source = Source(self._state, keys, self.settings, self._outfit.hostname)
-        taken = manager.raft.checkpoint()
+        try:
+            taken = manager.raft.checkpoint()
+        except NodeStopped as error:
+            raise Unavailable(NO_MANAGER) from error
         clock, entropy = self._outfit.clock, self._outfit.entropy
         return await self._blocking(partial(take_away, source, taken, clock, entropy))
 
@@ -235,12 +239,15 @@ class SwarmNode:
     def outlook(self) -> Outlook:
         """What going on alone would mean. Raises `Unavailable` when no manager runs here."""
         manager, keys = self._own_manager()
-        return look_out(manager, keys.identity().node_id)
+        try:
+            return look_out(manager, keys.identity().node_id)
+        except NodeStopped as error:
+            raise Unavailable(NO_MANAGER) from error
 
     def _own_manager(self) -> tuple[Manager, KeyStore]:
         membership = self.membership
         if membership is None or membership.manager is None or self._keys is None:
-            raise Unavailable("no manager runs on this node now")
+            raise Unavailable(NO_MANAGER)
         return membership.manager, self._keys
 
     async def join(self, wish: JoinWish) -> None:
