@@ -358,6 +358,8 @@ class SwarmNode:
             except* (SwarmError, OSError) as group:
                 self.error = describe_failure(first_of(group), start.settings.listen_addr)
                 log.error("this node's part in the swarm ended: %s", self.error)
+            if self.place is Place.ACTIVE:  # it had gone well for a while: begin anew
+                attempt = 0
             self.place = Place.ERROR
             if start.fresh and not settled.is_set():
                 settled.set()
