@@ -1,0 +1,1 @@
+"""HTTP towards container engines, shared by the REST faces. See README.md."""
