@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swarmd.faces.http.refusal import Refusal, Unreachable
+from swarmd.faces.http.tls import open_secured
 
 # A response head and one line of a chunked body.
 head_bytes_max = 1 << 18
@@ -242,6 +243,4 @@ class TcpLink(Link):
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Reach the peer and shake hands. Raises `OSError`."""
-        return await asyncio.open_connection(
-            self._host, self._port, ssl=self._context, limit=head_bytes_max
-        )
+        return await open_secured(self._host, self._port, self._context, head_bytes_max)

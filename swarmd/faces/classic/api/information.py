@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import socket
 from datetime import UTC, datetime
 from typing import Any
@@ -18,14 +17,11 @@ from swarmd.faces.classic.engines.engine import Engine
 # The release whose behaviour this is.
 SWARM_VERSION = "swarm/1.2.9"
 API_VERSION = "1.40"
-_CLIENT = re.compile(r"Docker-Client/([0-9]+)\.")
-# The first client that does not print SystemStatus any more.
-_DROPPED_SYSTEM_STATUS = 23
 Pairs = list[tuple[str, str]]
 
 
-def info(cluster: Cluster, now: float, user_agent: str = "") -> dict[str, Any]:
-    """The /info of the cluster, for the client of that name."""
+def info(cluster: Cluster, now: float) -> dict[str, Any]:
+    """The /info of the cluster; clients print SystemStatus line by line."""
     members = cluster.members()
     states = [container.state for _, container in cluster.containers()]
     paused = sum(bool(state.get("Paused")) for state in states)
@@ -64,10 +60,6 @@ def info(cluster: Cluster, now: float, user_agent: str = "") -> dict[str, Any]:
         *("IPv4Forwarding", "BridgeNfIptables", "BridgeNfIp6tables", "OomKillDisable"),
     ):
         found[capability] = True
-    client = _CLIENT.match(user_agent)
-    if client is not None and int(client[1]) >= _DROPPED_SYSTEM_STATUS:
-        found["Driver"] = "swarm"
-        found["DriverStatus"] = found["SystemStatus"]
     return found
 
 

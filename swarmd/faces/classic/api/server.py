@@ -18,6 +18,7 @@ from swarmd.faces.classic.api.call import body_bytes_max
 from swarmd.faces.classic.discovery.entries import split_host_port
 from swarmd.faces.classic.discovery.server import is_loopback
 from swarmd.faces.http.hijack import Handler
+from swarmd.faces.http.tls import secured
 
 log = logging.getLogger("classic")
 
@@ -60,7 +61,7 @@ class ClassicServer:
                 *(host, port),
             )
         server = await asyncio.get_running_loop().create_server(
-            web_server, host or None, port, ssl=self._context, backlog=backlog_max
+            secured(web_server, self._context), host or None, port, backlog=backlog_max
         )
         stack.callback(server.close)
         self.ports.append(server.sockets[0].getsockname()[1])

@@ -38,8 +38,7 @@ class System:
 
     async def info(self, call: Call) -> web.StreamResponse:
         """`docker info`."""
-        agent = call.request.headers.get("User-Agent", "")
-        return as_json(information.info(call.cluster, call.cluster.clock.now(), agent))
+        return as_json(information.info(call.cluster, call.cluster.clock.now()))
 
     async def version(self, call: Call) -> web.StreamResponse:
         """`docker version`."""

@@ -21,7 +21,7 @@ class EngineCalls:
     """What is asked of an engine. Everything raises `Refusal`; `Unreachable` when it is gone."""
 
     def __init__(self, address: str, context: ssl.SSLContext | None) -> None:
-        self.link = TcpLink(address, f"the engine {address}", context)
+        self.link = TcpLink(address, "the engine", context)
         self.version = API_VERSION
 
     def negotiate(self, newest: str, oldest: str) -> None:

@@ -15,7 +15,7 @@ from swarmd.base.entropy import Entropy
 from swarmd.base.errors import SwarmError
 from swarmd.base.limits import watch_events_max
 from swarmd.faces.classic.discovery.backends import Backend, watch
-from swarmd.faces.classic.engines.engine import Engine, Settings
+from swarmd.faces.classic.engines.engine import Engine, Settings, Status
 from swarmd.faces.classic.scheduler.node import Container, Node, find_container
 from swarmd.faces.classic.scheduler.select import Scheduler
 from swarmd.faces.classic.scheduler.wish import Wish
@@ -55,7 +55,6 @@ class Cluster:
         self._context = context
         self._settings = settings or Settings()
         self._heartbeat_seconds = heartbeat_seconds
-        self._members: set[str] = set()
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._listeners: list[Channel[ClusterEvent]] = []
 
@@ -75,32 +74,18 @@ class Cluster:
             address, self._context, self.clock, self.entropy, self._settings, self._tell
         )
         self.engines[address] = engine
-        self._lives[address] = tasks.spawn(engine.run(self._admit), f"engine-{address}")
+        self._lives[address] = tasks.spawn(engine.run(), f"engine-{address}")
 
     async def _remove(self, address: str) -> None:
         log.info("discovery no longer names %s", address)
         await cancel_and_wait(self._lives.pop(address))
         self.engines.pop(address)
-        self._members.discard(address)
-
-    def _admit(self, engine: Engine) -> bool:
-        bare = engine.id.partition("|")[0]
-        for other in self.members():
-            if bare and other is not engine and other.id.partition("|")[0] == bare:
-                engine.error = (
-                    f"ID duplicated. {bare} shared by this node {engine.address} "
-                    f"and another node {other.address}"
-                )
-                return False
-        self._members.add(engine.address)
-        return True
 
     # Looking
 
     def members(self) -> list[Engine]:
         """Engines that were validated once, by name; some may be unhealthy now."""
-        found = [self.engines[address] for address in self._members if address in self.engines]
-        return sorted(found, key=lambda engine: (engine.name, engine.address))
+        return [engine for engine in self.everybody() if engine.status is not Status.PENDING]
 
     def everybody(self) -> list[Engine]:
         """All engines, pending ones included, by name."""

@@ -122,13 +122,10 @@ class Engine:
 
     # Life
 
-    async def run(self, admit: Callable[[Engine], bool]) -> None:
-        """Validate, be admitted, then stay fresh until cancelled.
-
-        `admit` says whether this engine may join (its id may be another one's).
-        """
+    async def run(self) -> None:
+        """Validate, then stay fresh until cancelled."""
         attempt = 0
-        while not (await self._validated() and admit(self)):
+        while not await self._validated():
             await asyncio.sleep(_VALIDATION.delay(attempt, self._entropy))
             attempt += 1
         self.status = Status.HEALTHY
