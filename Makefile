@@ -41,10 +41,10 @@ down: ## End the daemon of `make up`; CLEAN=1 also forgets its state
 	@if [ -n "$(CLEAN)" ]; then rm -rf $(RUN); fi
 
 cluster: setup ## Three managers and two workers with their state in .run/cluster/
-	@tools/cluster.sh $(BIN) up
+	@.make/cluster.sh $(BIN) up
 
 cluster-down: ## End the daemons of `make cluster`; CLEAN=1 also forgets their state
-	@CLEAN=$(CLEAN) tools/cluster.sh $(BIN) down
+	@CLEAN=$(CLEAN) .make/cluster.sh $(BIN) down
 
 check: setup ## Format, lint, types, import contracts, wire facts, generated code fresh, tidy
 	$(BIN)/ruff format --check .

@@ -33,7 +33,7 @@ def five_free_ports() -> int:
 
 
 class Script:
-    """tools/cluster.sh with programs and state of its own."""
+    """.make/cluster.sh with programs and state of its own."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -72,10 +72,10 @@ class Script:
         return done.stdout
 
     def up(self) -> str:
-        return self.run(str(ROOT / "tools/cluster.sh"), str(self.place), "up")
+        return self.run(str(ROOT / ".make/cluster.sh"), str(self.place), "up")
 
     def down(self, clean: str = "") -> str:
-        return self.run(str(ROOT / "tools/cluster.sh"), str(self.place), "down", clean=clean)
+        return self.run(str(ROOT / ".make/cluster.sh"), str(self.place), "down", clean=clean)
 
     def ctl(self, node: str, *words: str) -> str:
         socket_path = self.place / "run" / "c" / node / "swarmd.sock"

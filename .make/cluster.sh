@@ -1,6 +1,6 @@
 #!/bin/sh
 # Three managers and two workers on this machine, on loopback, as any user: `make cluster`.
-#   tools/cluster.sh BIN up|down      BIN: where swarmd and swarmctl are
+#   .make/cluster.sh BIN up|down      BIN: where swarmd and swarmctl are
 # RUN is where their state lives, PORT the first manager's port; the others use the next ones.
 set -eu
 bin=$1 action=$2
