@@ -32,7 +32,7 @@ class FakeEngine:
     port: int = 0
     _listeners: list[asyncio.Queue[dict[str, Any]]] = field(default_factory=list)
     _server: asyncio.Server | None = None
-    _web: web.Server[web.BaseRequest] | None = None
+    _web: web.Server | None = None
 
     @property
     def address(self) -> str:
