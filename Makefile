@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PROTOS := $(sort $(wildcard proto/swarmd/api/pb/*.proto))
 
-.PHONY: help setup up down check test proto bench clean
+.PHONY: help setup up down cluster cluster-down check test proto bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -40,6 +40,12 @@ down: ## End the daemon of `make up`; CLEAN=1 also forgets its state
 	else echo "swarmd does not run"; fi
 	@if [ -n "$(CLEAN)" ]; then rm -rf $(RUN); fi
 
+cluster: setup ## Three managers and two workers with their state in .run/cluster/
+	@tools/cluster.sh $(BIN) up
+
+cluster-down: ## End the daemons of `make cluster`; CLEAN=1 also forgets their state
+	@CLEAN=$(CLEAN) tools/cluster.sh $(BIN) down
+
 check: setup ## Format, lint, types, import contracts, wire facts, generated code fresh, tidy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,7 +55,11 @@ check: setup ## Format, lint, types, import contracts, wire facts, generated cod
 	$(BIN)/pytest -q tests/tidy
 
 test: setup ## Run every test; engine tests skip with a reason where there is no root or dockerd
-	$(BIN)/pytest -q -n auto
+	$(BIN)/pytest -q -n auto --dist worksteal
+
+bench: setup ## Measure one manager against a stock engine, alternately (root, dockerd, about 25 minutes)
+	$(BIN)/python -m compileall -q swarmd
+	$(BIN)/python -m bench.manager
 
 proto: setup ## Generate swarmd/api from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. $(PROTOS)

@@ -49,9 +49,13 @@ def unable() -> str | None:
 
 
 def prepare() -> None:
-    """Compile the byte code (start-up is measured) and allow enough open files."""
+    """Compile the byte code (start-up is measured) and allow enough open files.
+
+    Ends the program when the tree does not compile.
+    """
     for folder in ("swarmd", "bench", "tests/harness"):
-        compileall.compile_dir(str(ROOT / folder), quiet=1)
+        if not compileall.compile_dir(str(ROOT / folder), quiet=1):
+            sys.exit(f"bench.manager: {folder} does not compile")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -41,6 +41,7 @@ SWARM_SOURCES = {
     "update": f"{_SWARM}:UPDATE",
 }
 GROUP_SUMMARIES = {
+    "backup": "Manage backups of the swarm's state",
     "network": "Manage networks",
     "node": "Manage Swarm nodes",
     "swarm": "Manage Swarm",
@@ -49,15 +50,18 @@ OTHER_SUMMARIES = {
     "completion": "Print a completion script for bash, zsh or fish",
     "events": "Get real time events from the server",
     "info": "Display system-wide information",
+    "recover": "Show what is left of a swarm without quorum, and the way back",
     "version": "Show the version information",
 }
 SOURCES = {
     **SWARM_SOURCES,
+    "backup": "swarmctl.commands.groups:BACKUP",
     "completion": "swarmctl.commands.completion:COMPLETION",
     "events": "swarmctl.commands.events:EVENTS",
     "info": "swarmctl.commands.info:INFO",
     "network": "swarmctl.commands.groups:NETWORK",
     "node": "swarmctl.commands.groups:NODE",
+    "recover": "swarmctl.commands.recover:RECOVER",
     "swarm": "swarmctl.commands.groups:SWARM",
     "version": "swarmctl.commands.version:VERSION",
 }

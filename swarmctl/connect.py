@@ -97,6 +97,15 @@ class Response:
         """The whole body."""
         return self._raw.read().decode("utf-8", "replace")
 
+    def content(self) -> bytes:
+        """The whole body as it is. Raises CliError when it was cut off on the way."""
+        import http.client
+
+        try:
+            return self._raw.read()
+        except (http.client.HTTPException, OSError) as error:
+            raise CliError(f"error during connect: {error}") from None
+
     def json(self) -> Any:
         """The body decoded; None when empty."""
         import json
@@ -150,6 +159,10 @@ class Client:
         """POST with a JSON body, or none."""
         return self.call("POST", path, query, body)
 
+    def upload(self, path: str, data: bytes, query: Mapping[str, str] | None = None) -> Response:
+        """POST a tar file."""
+        return self.call("POST", path, query, data)
+
     def delete(self, path: str, query: Mapping[str, str] | None = None) -> Response:
         """DELETE."""
         return self.call("DELETE", path, query)
@@ -190,7 +203,9 @@ class Client:
 
         headers = {"User-Agent": f"swarmctl/{__version__} (linux)"}
         data = None
-        if body is not None:
+        if isinstance(body, bytes):
+            data, headers["Content-Type"] = body, "application/x-tar"
+        elif body is not None:
             data = json.dumps(body, ensure_ascii=False).encode()
             headers["Content-Type"] = "application/json"
         if self._last is not None:

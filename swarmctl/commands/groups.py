@@ -5,10 +5,25 @@ from __future__ import annotations
 from swarmctl.cli import GROUP_SUMMARIES, SWARM_SOURCES, SWARM_SUMMARIES
 from swarmctl.command import Group
 
+_BACKUP = "swarmctl.commands.backup"
 _NODE = "swarmctl.commands.node"
 _NETWORK = "swarmctl.commands.network"
 
 SWARM = Group("swarm", GROUP_SUMMARIES["swarm"], SWARM_SOURCES, SWARM_SUMMARIES)
+BACKUP = Group(
+    "backup",
+    GROUP_SUMMARIES["backup"],
+    {
+        "create": f"{_BACKUP}:CREATE",
+        "restore": f"{_BACKUP}:RESTORE",
+        "verify": f"{_BACKUP}:VERIFY",
+    },
+    {
+        "create": "Write the state of the manager asked to a file, while it runs",
+        "restore": "Begin anew on this node with the state in a backup",
+        "verify": "Check that a backup is whole and can be opened; needs no daemon",
+    },
+)
 NODE = Group(
     "node",
     GROUP_SUMMARIES["node"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from swarmctl import __version__
@@ -44,12 +44,45 @@ def _info(call: Call) -> None:
         call.out.flush()
         print("ERROR:", error.message, file=call.err)
         raise CliError("errors pretty printing info") from None
-    for line in _server(info):
+    lines = _server(info)
+    if (info.get("Swarm") or {}).get("Managers") and _is_swarmd(call):
+        lines = with_quorum(lines)
+    for line in lines:
         call.say(line)
     call.say()
     call.out.flush()
     for warning in info.get("Warnings") or ():
         print(warning, file=call.err)
+
+
+def _is_swarmd(call: Call) -> bool:
+    """Whether the daemon is one of ours; what a stock engine says is shown as docker shows it."""
+    try:
+        components = call.client.get("/version").json().get("Components")
+    except CliError:
+        return False
+    return any(component.get("Name") == "swarmd" for component in components or ())
+
+
+def with_quorum(lines: Iterable[str]) -> Iterator[str]:
+    """Add what the number of managers means to the line that tells it."""
+    mark = "  Managers: "
+    for line in lines:
+        yield line
+        if line.startswith(mark):
+            yield f"  Quorum: {quorum_margin(int(line.removeprefix(mark)))}"
+
+
+def quorum_margin(managers: int) -> str:
+    """How many managers are needed and may be lost, with advice for an even number."""
+    quorum = managers // 2 + 1
+    spare = managers - quorum
+    text = f"{quorum} of {managers} managers, {spare or 'none'} can be lost"
+    if managers % 2 == 0:
+        text += f" (an even number is no safer than {managers - 1}: add one, or demote one)"
+    elif managers == 1:
+        text += " (three can lose one)"
+    return text
 
 
 def _by_template(call: Call, form: str) -> None:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 
 from swarmd import api
-from swarmd.base.errors import SwarmError, Unavailable, Unimplemented
+from swarmd.base.errors import SwarmError, Unavailable
 from swarmd.cluster.ca import unlock
 from swarmd.cluster.ca.errors import CAError
 from swarmd.faces.engineapi import texts
@@ -14,9 +14,12 @@ from swarmd.faces.engineapi.backend import (
     Caller,
     InitRequest,
     JoinRequest,
+    KnownManager,
     LocalState,
+    Outlook,
     Refusal,
     Remote,
+    RestoreRequest,
 )
 from swarmd.node.founding import Wishes
 from swarmd.node.statedir import NodeSettings
@@ -38,9 +41,7 @@ class NodeBackend:
         self._node = node
 
     async def init(self, request: InitRequest) -> str:
-        """Start a new cluster; the node's id."""
-        if request.force_new_cluster:
-            raise Unimplemented("--force-new-cluster is not offered by this release")
+        """Start a new cluster, or go on alone with the one there is; the node's id."""
         wishes = Wishes(
             availability=_availability(request.availability),
             default_address_pool=request.default_addr_pool or (),
@@ -57,6 +58,8 @@ class NodeBackend:
             subnet_size=request.subnet_size,
             data_path_port=request.data_path_port,
         )
+        if request.force_new_cluster and self._node.place is not Place.INACTIVE:
+            return await self._node.go_on_alone(settings)
         return await self._node.init(wishes, settings)
 
     async def join(self, request: JoinRequest) -> None:
@@ -85,6 +88,40 @@ class NodeBackend:
     async def unlock(self, key: str) -> None:
         """Start a locked node with `key` (SWMKEY-1-...)."""
         await self._node.unlock(unlock.parse_unlock_key(key))
+
+    async def backup(self) -> bytes:
+        """The state of this node's manager."""
+        return await self._node.backup()
+
+    async def restore(self, request: RestoreRequest) -> str:
+        """Go on alone from a backup; the node's id."""
+        settings = NodeSettings(
+            local_addr=request.local_addr,
+            listen_addr=request.listen_addr,
+            advertise_addr=request.advertise_addr,
+            data_path_addr=request.data_path_addr,
+        )
+        return await self._node.restore(request.data, settings)
+
+    def outlook(self) -> Outlook:
+        """What going on alone would mean."""
+        found = self._node.outlook()
+        managers = tuple(
+            KnownManager(one.node_id, one.hostname, one.addr, one.reachable, one.leader, one.own)
+            for one in found.managers
+        )
+        return Outlook(
+            cluster_id=found.cluster_id,
+            node_id=found.node_id,
+            managers=managers,
+            quorum=found.quorum,
+            reachable=found.reachable,
+            nodes=found.nodes,
+            term=found.term,
+            commit=found.commit,
+            last=found.last,
+            dropped=found.uncommitted,
+        )
 
     def local(self) -> LocalState:
         """The present state; cheap."""
@@ -124,6 +161,7 @@ class NodeBackend:
             membership is None
             or membership.manager is None
             or not membership.manager.ready.is_set()
+            or self._node.place is not Place.ACTIVE
         ):
             raise Unavailable(texts.MANAGER_PREPARING)
         return membership.manager.caller

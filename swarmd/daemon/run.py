@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -62,6 +63,7 @@ async def serve(config: Config) -> None:
     for number in SIGNALS:
         loop.add_signal_handler(number, _on_signal, stop)
     node, face = build(config)
+    calm_collector()
     node_ready, face_ready, metrics_ready, hub_ready = (asyncio.Event() for _ in range(4))
     # Nested, so that requests in progress are answered before the node below them ends.
     async with Tasks() as below, Tasks() as above:
@@ -81,6 +83,17 @@ async def serve(config: Config) -> None:
         log.info("stopping")
         notify("STOPPING=1")
         await node.hand_over()
+
+
+def calm_collector() -> None:
+    """Have the garbage collector look at young objects mostly.
+
+    Modules and stored objects live as long as the process; looking through them again and again
+    costs a tenth of the time of a busy manager, and makes pauses that peers could notice.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def build(config: Config) -> tuple[SwarmNode, APIServer]:

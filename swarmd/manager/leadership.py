@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from swarmd.base.errors import NO_LEADER, NotLeader, Unavailable
+from swarmd.base.aio import until
+from swarmd.base.errors import NO_LEADER, NotLeader, SwarmError, Unavailable
 from swarmd.manager.raftnode import Member
 from swarmd.rpc.peer import Caller
 
 # A call waits this many ticks for a leader before it is told there is none (PROTOCOL 3.5).
 leaderless_ticks_max = 10
+# A new leader is heard of at once; a known one that cannot be dialled is tried so often.
+LOOK_SECONDS = 0.25
+WAIT_SECONDS = 10.0
 
 Dial = Callable[[str], Awaitable[Caller]]
 
@@ -36,6 +40,10 @@ class Raft(Protocol):
         """All members."""
         ...
 
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` after leadership changed; returns the way to stop that."""
+        ...
+
     def leaderless_ticks(self) -> int:
         """Ticks since a leader was last known."""
         ...
@@ -57,24 +65,47 @@ class RaftLeadership:
         return self._raft.is_leader()
 
     async def leader_caller(self) -> Caller:
-        """A connection to the leader, kept and closed here.
+        """A connection to the leader, kept and closed here; waits for one that is coming up.
 
-        Raises `NotLeader` with the no-leader text when there has been none for too long, and
-        `Unavailable` while one is being elected or is this very member, still catching up.
+        Raises `NotLeader` with the no-leader text when there has been none for too long,
+        `Unavailable` when waiting has not helped, `SwarmError` when this member leads now.
         """
+        changed = asyncio.Event()
+        unsubscribe = self._raft.subscribe(changed.set)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + WAIT_SECONDS
+        try:
+            while True:
+                changed.clear()
+                caller, trouble = await self._try()
+                if caller is not None:
+                    return caller
+                if loop.time() >= end:
+                    raise trouble
+                await until(changed, LOOK_SECONDS)
+        finally:
+            unsubscribe()
+
+    async def _try(self) -> tuple[Caller | None, Unavailable]:
+        """The connection, or why there is none yet."""
+        if self._raft.is_leader():
+            raise SwarmError("this manager leads")
         leader = self._raft.leader()
         if leader is None:
             if self._raft.leaderless_ticks() > leaderless_ticks_max:
                 raise NotLeader(NO_LEADER)
-            raise Unavailable("the leader is being elected")
+            return None, Unavailable("the leader is being elected")
         if leader.raft_id == self._raft.id:
-            raise Unavailable("this manager is taking over")
-        async with self._dialling:
-            if self._caller is None or self._addr != leader.addr:
-                await self.close()
-                self._caller = await self._dial(leader.addr)
-                self._addr = leader.addr
-            return self._caller
+            return None, Unavailable("this manager is taking over")
+        try:
+            async with self._dialling:
+                if self._caller is None or self._addr != leader.addr:
+                    await self.close()
+                    self._caller = await self._dial(leader.addr)
+                    self._addr = leader.addr
+                return self._caller, Unavailable()
+        except Unavailable as error:
+            return None, error
 
     async def refresh(self) -> None:
         """Dial anew for the next call: our certificate or our trust changed."""

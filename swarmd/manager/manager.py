@@ -99,6 +99,7 @@ class Manager:
             entropy,
             transport=self._peers,
             tick_seconds=config.tick_seconds,
+            fast_failover=True,
         )
         self._membership = Membership(self.raft, entropy)
         self.committer = Committer(self.store, self.raft, clock)

@@ -65,14 +65,18 @@ class Membership:
         outfit: Outfit,
         lane: Lane,
         start: ClusterStart | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
-        """`keys` is open. `start`: this node begins a new cluster. Raises `StateError`."""
+        """`keys` is open. `start`: this node begins a new cluster. `alone`: it gives up all
+        other managers of its cluster. Raises `StateError`."""
         self._state = state
         self._keys = keys
         self._settings = settings
         self._outfit = outfit
         self._lane = lane
         self._start = start
+        self._alone = alone
         self._root_pem = state.trusted_roots()
         self._identity = keys.identity()
         self._chosen: Remote | None = None
@@ -235,7 +239,7 @@ class Membership:
                 await asyncio.Event().wait()
         finally:
             self.manager = None
-            self._start = None
+            self._start, self._alone = None, False
 
     def _other_manager(self) -> str:
         """The address of some other manager. Raises `NoRemotes`."""
@@ -256,6 +260,7 @@ class Membership:
             addr=self._settings.advertise_addr or self._settings.listen_addr,
             encryptor=envelope.secretbox(keys[0], self._outfit.entropy),
             decryptor=envelope.decryptor(*keys),
+            alone=self._alone,
         )
         return ManagerConfig(
             place=place,

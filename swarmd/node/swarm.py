@@ -10,7 +10,7 @@ import asyncio
 import enum
 import errno
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -18,13 +18,16 @@ from typing import Any, TypeVar
 from swarmd import api
 from swarmd.base.aio import Lane, Tasks, cancel_and_wait
 from swarmd.base.backoff import Backoff
-from swarmd.base.errors import FailedPrecondition, SwarmError, Unauthenticated
+from swarmd.base.errors import FailedPrecondition, SwarmError, Unauthenticated, Unavailable
 from swarmd.cluster.ca.errors import InvalidKEK
 from swarmd.cluster.model.defaults import ClusterStart
-from swarmd.manager.raftnode import RaftDisk
+from swarmd.manager.manager import Manager
+from swarmd.manager.raftnode import NodeStopped, RaftDisk
+from swarmd.node.backup import Source, put_back, read, take_away
 from swarmd.node.founding import Wishes, found
 from swarmd.node.identity import IdentityClient, Request
 from swarmd.node.membership import Membership, Outfit
+from swarmd.node.recovery import Outlook, look_out
 from swarmd.node.remotes import Remote, Remotes
 from swarmd.node.statedir import KeyStore, NodeSettings, StateDir, StateError
 
@@ -37,6 +40,7 @@ ready_seconds_max = 20.0
 RETRY = Backoff(base_seconds=2.0, cap_seconds=30.0)
 
 
+NO_MANAGER = "no manager runs on this node now; its state and reason are in info"
 WRONG_KEY = "swarm could not be unlocked: invalid key provided"
 
 
@@ -63,11 +67,13 @@ class Start:
     """What a membership is begun with: how, and for a new cluster its first objects.
 
     `fresh`: an operator waits for it; a failure ends it instead of being tried again.
+    `alone`: the other managers are given up, this one goes on without them.
     """
 
     settings: NodeSettings
     cluster: ClusterStart | None = None
     fresh: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ class SwarmNode:
         self.error = ""
         self.membership: Membership | None = None
         self.settings = NodeSettings()
+        self._keys: KeyStore | None = None  # open while a life goes on
 
     async def run(self, ready: asyncio.Event) -> None:
         """Go on where the state on disk left off; then serve commands until cancelled.
@@ -159,11 +166,89 @@ class SwarmNode:
         )
         await self._blocking(partial(self._state.save_settings, self.settings))
         await self._settled(self._begin(keys, Start(self.settings, start, fresh=True)))
+        await self._registered()
+        return start.node_id
+
+    async def _registered(self) -> None:
         membership = self.membership
         if self.place is Place.ACTIVE and membership is not None:
             async with asyncio.timeout(ready_seconds_max):
                 await membership.registered.wait()
-        return start.node_id
+
+    async def go_on_alone(self, settings: NodeSettings) -> str:
+        """Make this manager the only one of its cluster (PROTOCOL 3.8); returns the node's id.
+
+        The others are removed for good; nodes, certificates and all other objects stay. When
+        it cannot be done the node goes on as it was.
+        """
+        async with self._command:
+            if not self.is_manager or self.place is Place.LOCKED:
+                raise NotHere("this node is not a manager")
+            keys = self._keys or await self._open_keys(b"")
+            before, remotes = self.settings, await self._blocking(self._state.remotes)
+            try:
+                await self._begin_again(keys, Start(settings, alone=True), ())
+            except SwarmError:
+                await self._begin_again(keys, Start(before), remotes, wait=False)
+                raise
+            await self._registered()
+            return keys.identity().node_id
+
+    async def _begin_again(
+        self, keys: KeyStore, start: Start, remotes: Sequence[Remote], *, wait: bool = True
+    ) -> None:
+        await self._end_life()
+        self.settings = start.settings
+        await self._blocking(partial(self._state.save_settings, start.settings))
+        await self._blocking(partial(self._state.save_remotes, remotes))
+        settled = self._begin(keys, start)
+        if wait:
+            await self._settled(settled)
+
+    async def backup(self) -> bytes:
+        """This manager's state as applied now. Raises `Unavailable` when none runs here."""
+        manager, keys = self._own_manager()
+        source = Source(self._state, keys, self.settings, self._outfit.hostname)
+        try:
+            taken = manager.raft.checkpoint()
+        except NodeStopped as error:
+            raise Unavailable(NO_MANAGER) from error
+        clock, entropy = self._outfit.clock, self._outfit.entropy
+        return await self._blocking(partial(take_away, source, taken, clock, entropy))
+
+    async def restore(self, data: bytes, settings: NodeSettings) -> str:
+        """Go on as the only manager of the cluster in a backup; returns the node's id.
+
+        Raises `InvalidArgument` for a backup that is not whole; then nothing was changed.
+        """
+        async with self._command:
+            self._demand(Place.INACTIVE)
+            found = await self._blocking(partial(read, data, self._outfit.clock))
+            self.settings, self.place = settings, Place.PENDING
+            try:
+                work = partial(put_back, self._state, found, settings, self._outfit.entropy)
+                keys, self.settings = await self._blocking(work)
+                start = Start(self.settings, fresh=True, alone=True)
+                await self._settled(self._begin(keys, start))
+                await self._registered()
+            except BaseException as error:
+                await self._undo(error)
+                raise
+            return found.node_id
+
+    def outlook(self) -> Outlook:
+        """What going on alone would mean. Raises `Unavailable` when no manager runs here."""
+        manager, keys = self._own_manager()
+        try:
+            return look_out(manager, keys.identity().node_id)
+        except NodeStopped as error:
+            raise Unavailable(NO_MANAGER) from error
+
+    def _own_manager(self) -> tuple[Manager, KeyStore]:
+        membership = self.membership
+        if membership is None or membership.manager is None or self._keys is None:
+            raise Unavailable(NO_MANAGER)
+        return membership.manager, self._keys
 
     async def join(self, wish: JoinWish) -> None:
         """Join a cluster; returns when registered. Raises `JoinGoesOn` after 20 seconds."""
@@ -253,7 +338,7 @@ class SwarmNode:
 
     def _begin(self, keys: KeyStore, start: Start) -> asyncio.Event:
         """Start a life; the event tells that it is ready, or over."""
-        self.place = Place.PENDING
+        self.place, self._keys = Place.PENDING, keys
         settled = asyncio.Event()
         self._life = self._spawn(self._live(keys, start, settled), "node-life")
         return settled
@@ -273,18 +358,26 @@ class SwarmNode:
             except* (SwarmError, OSError) as group:
                 self.error = describe_failure(first_of(group), start.settings.listen_addr)
                 log.error("this node's part in the swarm ended: %s", self.error)
+            if self.place is Place.ACTIVE:  # it had gone well for a while: begin anew
+                attempt = 0
             self.place = Place.ERROR
             if start.fresh and not settled.is_set():
                 settled.set()
                 return
             settled.set()
-            start = replace(start, cluster=None, fresh=False)
+            start = replace(start, cluster=None, fresh=False, alone=False)
             await asyncio.sleep(RETRY.delay(attempt, self._outfit.entropy))
             attempt += 1
 
     async def _once(self, keys: KeyStore, start: Start, settled: asyncio.Event) -> None:
         membership = Membership(
-            self._state, keys, start.settings, self._outfit, self._lane, start.cluster
+            self._state,
+            keys,
+            start.settings,
+            self._outfit,
+            self._lane,
+            start.cluster,
+            alone=start.alone,
         )
         self.membership = membership
         ready = asyncio.Event()
@@ -307,14 +400,18 @@ class SwarmNode:
             self._reset()
 
     async def _end(self) -> None:
-        life, self._life = self._life, None
-        if life is not None and not life.done():
-            await cancel_and_wait(life)
+        await self._end_life()
         await self._blocking(self._state.forget)
         self._reset()
 
+    async def _end_life(self) -> None:
+        life, self._life = self._life, None
+        if life is not None and not life.done():
+            await cancel_and_wait(life)
+
     def _reset(self) -> None:
         self.place, self.error, self.settings = Place.INACTIVE, "", NodeSettings()
+        self._keys = None
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

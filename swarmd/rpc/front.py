@@ -317,4 +317,5 @@ def _why(error: Exception) -> str:
 def _is_harmless(error: Exception) -> bool:
     """Go clients hang up with data in flight; sockets are reset; neither is an attack."""
     reason = getattr(error, "reason", None)
-    return not isinstance(error, ssl.SSLError) or reason == "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"
+    harmless = ("APPLICATION_DATA_AFTER_CLOSE_NOTIFY", "PROTOCOL_IS_SHUTDOWN")
+    return not isinstance(error, ssl.SSLError) or reason in harmless

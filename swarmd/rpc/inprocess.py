@@ -65,14 +65,16 @@ class InProcess:
         metadata: Metadata = (),
     ) -> Any:
         """Send one message, return one."""
-        bound, origin = self._enter(method, timeout, metadata)
+        bound = self._find(method)
         local = bound.handler
-        if bound.method.proxied_in_process:
-            work: Awaitable[Any] = self._proxy.unary(
-                bound.method, request, origin, lambda: local(request, self._peer)
-            )
-        else:
-            work = local(request, self._peer)
+        if not bound.method.proxied_in_process or self._proxy.answers_here():
+            return await _limited(method, local(request, self._peer), timeout)
+        work = self._proxy.unary(
+            bound.method,
+            request,
+            _origin(timeout, metadata),
+            lambda: local(request, self._peer),
+        )
         return await _limited(method, work, timeout)
 
     async def server_stream(
@@ -84,7 +86,7 @@ class InProcess:
         metadata: Metadata = (),
     ) -> AsyncIterator[Any]:
         """Send one message, iterate the answers; `aclose()` ends the call."""
-        bound, origin = self._enter(method, timeout, metadata)
+        bound, origin = self._find(method), _origin(timeout, metadata)
         local = bound.handler
         if bound.method.proxied_in_process:
             stream = self._proxy.server_stream(
@@ -110,7 +112,7 @@ class InProcess:
         metadata: Metadata = (),
     ) -> Any:
         """Send all of `requests`, return the one answer."""
-        bound, origin = self._enter(method, timeout, metadata)
+        bound, origin = self._find(method), _origin(timeout, metadata)
         local = bound.handler
         async with aclosing(as_generator(requests)) as sent:
             if bound.method.proxied_in_process:
@@ -124,23 +126,25 @@ class InProcess:
     async def close(self) -> None:
         """Nothing to close."""
 
-    def _enter(
-        self, method: str, timeout: float | None, metadata: Metadata
-    ) -> tuple[Bound, Origin]:
+    def _find(self, method: str) -> Bound:
         """Look the method up and, for others than this node itself, check the role."""
-        found = methods.find(method)
         bound = self._bound.get(method)
         if bound is None:
-            raise Unimplemented(f"unknown service {found.service}")
+            raise Unimplemented(f"unknown service {methods.find(method).service}")
         if not self._peer.local:
             _check(bound, self._peer)
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
+        return bound
 
-        def remaining() -> float | None:
-            return None if deadline is None else max(0.0, deadline - loop.time())
 
-        return bound, Origin(metadata, None, _NAMELESS, remaining, own=True)
+def _origin(timeout: float | None, metadata: Metadata) -> Origin:
+    """What a leader elsewhere is told of the caller, and the time it has left."""
+    loop = asyncio.get_running_loop()
+    deadline = None if timeout is None else loop.time() + timeout
+
+    def remaining() -> float | None:
+        return None if deadline is None else max(0.0, deadline - loop.time())
+
+    return Origin(metadata, None, _NAMELESS, remaining, own=True)
 
 
 def _check(bound: Bound, peer: Peer) -> None:
@@ -163,8 +167,10 @@ class _Trusting:
 
 async def _limited(method: str, work: Awaitable[Any], timeout: float | None) -> Any:
     """Wait for `work`; what is not an expected error is logged once and told as Internal."""
-    limit = asyncio.timeout(timeout)
+    limit = None if timeout is None else asyncio.timeout(timeout)
     try:
+        if limit is None:  # the common case, which need not pay for a timer
+            return await work
         async with limit:
             return await work
     except (SwarmError, InvariantViolation, StopAsyncIteration):
@@ -174,7 +180,7 @@ async def _limited(method: str, work: Awaitable[Any], timeout: float | None) -> 
             raise
         raise error_for(Code.CANCELLED, "context canceled") from error
     except Exception as error:
-        if limit.expired() and isinstance(error, TimeoutError):
+        if limit is not None and limit.expired() and isinstance(error, TimeoutError):
             raise DeadlineExceeded("context deadline exceeded") from error
         log.error("%s failed", method, exc_info=error)
         raise Internal(f"internal error in {method}") from error

@@ -77,6 +77,10 @@ class LeaderProxy:
     def __init__(self, leadership: Leadership | None) -> None:
         self._leadership = leadership
 
+    def answers_here(self) -> bool:
+        """True when nothing needs to be forwarded."""
+        return self._leadership is None or self._leadership.is_leader()
+
     async def unary(
         self, method: Method, request: Message, origin: Origin, local: Callable[[], Awaitable[Any]]
     ) -> Any:
@@ -135,7 +139,7 @@ class LeaderProxy:
         """The leader's connection, None when that is us; waits for one that is coming up."""
         leadership = self._leadership
         while True:
-            if leadership is None or leadership.is_leader():
+            if leadership is None or self.answers_here():
                 return None
             try:
                 return await leadership.leader_caller()

@@ -144,12 +144,12 @@ def main() -> None:
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
+            say(f"pid {os.getpid()}")  # the child itself: the parent may be slower than it
             try:
                 asyncio.run(child(Path(line.split()[0])))
             except BaseException:
                 say("broken " + traceback.format_exc().replace("\n", " | "))
             os._exit(1)
-        say(f"pid {pid}")
         say(f"gone {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")
 
 

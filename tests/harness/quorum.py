@@ -72,9 +72,23 @@ def wait_leader(at: Node, *among: str, timeout: float = 60) -> str:
     return found
 
 
+def change(at: Node, *command: str) -> None:
+    """Run `docker node ...`; again when the node was written between its read and its write."""
+
+    def done() -> bool:
+        ran = at.docker("node", *command, check=False)
+        if "update out of sequence" in ran.stderr:
+            return False
+        if ran.returncode != 0:
+            raise RuntimeError(f"{at.name}: node {' '.join(command)}: {ran.stdout}{ran.stderr}")
+        return True
+
+    wait_until(f"node {command} goes through", done, 20, pause=0.2)
+
+
 def label(at: Node, node: str, text: str) -> None:
     """Write something: a label on a node, through this manager."""
-    at.docker("node", "update", "--label-add", f"mark={text}", node)
+    change(at, "update", "--label-add", f"mark={text}", node)
 
 
 def label_of(at: Node, node: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from swarmd import api
 from swarmd.api import raftpb
@@ -124,6 +125,7 @@ class Group:
         tick_seconds: float = TICK_SECONDS,
         files: Files | None = None,
         key: bytes = KEY,
+        fast_failover: bool = False,
     ) -> One:
         """A member that is not running yet."""
         self._seed += 1
@@ -139,7 +141,15 @@ class Group:
             files or Quick(),
         )
         line, store = Line(self.network), Store(strict=True)
-        node = RaftNode(place, store, clock, entropy, transport=line, tick_seconds=tick_seconds)
+        node = RaftNode(
+            place,
+            store,
+            clock,
+            entropy,
+            transport=line,
+            tick_seconds=tick_seconds,
+            fast_failover=fast_failover,
+        )
         line.node = node
         return One(
             name,
@@ -179,16 +189,16 @@ class Group:
         one.task.cancel()
         await asyncio.wait({one.task})
 
-    async def found(self, name: str, *, tick_seconds: float = TICK_SECONDS) -> One:
-        """The first member."""
-        return await self.start(self.make(name, tick_seconds=tick_seconds))
+    async def found(self, name: str, **how: Any) -> One:
+        """The first member; `how` goes to `make`."""
+        return await self.start(self.make(name, **how))
 
-    async def join(self, leader: One, name: str) -> One:
+    async def join(self, leader: One, name: str, **how: Any) -> One:
         """Admit and start another member, as the Join call would."""
         number = self._seed + 1
         raft_id = await leader.membership.add(f"node-{name}", f"10.0.0.1:{number}")
         joined = api.JoinResponse(raft_id=raft_id, members=leader.node.membership.all())
-        return await self.start(self.make(name, joined))
+        return await self.start(self.make(name, joined, **how))
 
 
 async def _stop_with(task: asyncio.Task[None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,12 @@ def rotate_root(daemon: Daemon, **ca_config: object) -> None:
     wait_until("the new root has taken over", done, 60)
 
 
+def kek_version(path: Path) -> int:
+    """The cluster version a key file's unlock key came with."""
+    found = re.search(r"^kek-version: (\d+)$", path.read_text(), re.M)
+    return int(found[1]) if found is not None else 0
+
+
 def test_no_secret_is_logged(place: Path) -> None:
     secrets = Secrets()
     debug = ["--log-level", "debug"]
@@ -138,11 +145,13 @@ def test_no_secret_is_logged(place: Path) -> None:
 
         manager.change_swarm(EncryptionConfig={"AutoLockManagers": True})
         old = secrets.add_unlock_key(manager)
+        first = manager.get("/swarm")["Version"]["Index"]
         manager.change_swarm("rotateManagerUnlockKey=true")
         key = secrets.add_unlock_key(manager)
         for daemon in (manager, second):
             path = daemon.swarm_dir / "certificates" / "swarm-node.key"
-            wait_until("sealed", lambda path=path: "ENCRYPTED" in path.read_text())
+            # Sealed with the second key, not still with the first: it names its version.
+            wait_until("sealed", lambda path=path: kek_version(path) > first)
         second.restart()
         for attempt in (old, "SWMKEY-1-nonsense", key):
             if attempt == key:

@@ -136,8 +136,10 @@ def test_files_that_cannot_be_used_end_the_start(served: Served) -> None:
     ):
         daemon = Daemon(
             served.place / "n",
-            args=["-H", f"tcp://{served.ip}:{port}", "--tlscacert", str(ca)]
-            + ["--tlscert", str(cert), "--tlskey", str(key)],
+            args=[
+                *("-H", f"tcp://{served.ip}:{port}", "--tlscacert", str(ca)),
+                *("--tlscert", str(cert), "--tlskey", str(key)),
+            ],
         )
         (daemon.root / "log").unlink(missing_ok=True)
         daemon.launch()

@@ -109,6 +109,18 @@ def test_no_unfinished_work_and_no_escape_hatches() -> None:
     assert not found, found
 
 
+def test_no_merge_is_left_half_done() -> None:
+    marks = ("<" * 7 + " ", ">" * 7 + " ")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in tracked()
+        if path.suffix in (".py", ".md", ".toml", ".proto", "") and path.stat().st_size < 400_000
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if line.startswith(marks)
+    ]
+    assert not found, found
+
+
 def test_no_large_files() -> None:
     large = [str(p.relative_to(ROOT)) for p in tracked() if p.stat().st_size > 400_000]
     assert not large, large

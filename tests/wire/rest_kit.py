@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from swarmd import api
 from swarmd.base.aio import Channel, ChannelClosed, Tasks
 from swarmd.base.clock import ManualClock
-from swarmd.base.errors import NotFound
+from swarmd.base.errors import NotFound, Unavailable
 from swarmd.faces.engineapi import (
     APIServer,
     EngineAPI,
@@ -142,7 +142,9 @@ class FakeBackend:
         return self.state
 
     def control(self) -> Any:
-        """The manager calls."""
+        """The manager calls, while there is a manager."""
+        if not self.state.control_available:
+            raise Unavailable("no manager here")
         return self.caller
 
     async def events(self) -> AsyncIterator[api.WatchMessage]:

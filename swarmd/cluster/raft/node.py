@@ -221,6 +221,20 @@ class RawNode:
 
     # -- output ----------------------------------------------------------------------------
 
+    def take_heartbeats(self) -> tuple[raftpb.Message, ...]:
+        """Heartbeats that may be sent at once, ahead of the next `Ready` and whatever it waits for.
+
+        They promise nothing that is not on disk: a leader's term was made durable by its
+        election, and they name a commit index only up to what the member acknowledged.
+        """
+        raft = self._raft
+        if raft.role is not Role.LEADER or self._hard[0] != raft.term:
+            return ()
+        found = tuple(m for m in raft.outbox if m.type == raftpb.MsgHeartbeat)
+        if found:
+            raft.outbox = [m for m in raft.outbox if m.type != raftpb.MsgHeartbeat]
+        return found
+
     def has_ready(self) -> bool:
         """Whether `ready()` would say something."""
         raft, log = self._raft, self._raft.log

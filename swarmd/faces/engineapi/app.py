@@ -25,6 +25,7 @@ from swarmd.faces.engineapi.eventlog import EventLog
 from swarmd.faces.engineapi.interfaces import Interfaces, system_interfaces
 from swarmd.faces.engineapi.routes import (
     Table,
+    backup,
     events,
     logs,
     networks,
@@ -50,6 +51,7 @@ _TABLES: tuple[Table, ...] = (
     services.ROUTES,
     secrets.ROUTES,
     logs.ROUTES,
+    backup.ROUTES,
 )
 
 

@@ -17,9 +17,12 @@ __all__ = [
     "HostFacts",
     "InitRequest",
     "JoinRequest",
+    "KnownManager",
     "LocalState",
+    "Outlook",
     "Refusal",
     "Remote",
+    "RestoreRequest",
 ]
 
 
@@ -64,6 +67,45 @@ class JoinRequest:
     join_token: str
     data_path_addr: str = ""
     availability: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreRequest:
+    """A backup to go on from, and this machine's addresses as in `InitRequest`."""
+
+    data: bytes
+    listen_addr: str
+    advertise_addr: str
+    local_addr: str
+    data_path_addr: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownManager:
+    """One manager as the answering one sees it."""
+
+    node_id: str
+    hostname: str
+    addr: str
+    reachable: bool
+    leader: bool
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The answering manager's quorum and log. `dropped`: entries that forcing would drop."""
+
+    cluster_id: str
+    node_id: str
+    managers: tuple[KnownManager, ...]
+    quorum: int
+    reachable: int
+    nodes: int
+    term: int
+    commit: int
+    last: int
+    dropped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +177,27 @@ class Backend(Protocol):
         """Start a locked node with `key` (SWMKEY-1-...); wrong key: `Unauthenticated`."""
         ...
 
+    async def backup(self) -> bytes:
+        """The state of the manager here, as a bundle (`base.archive`), not encrypted."""
+        ...
+
+    async def restore(self, request: RestoreRequest) -> str:
+        """Go on alone from a backup on a node outside a swarm; this node's id."""
+        ...
+
+    def outlook(self) -> Outlook:
+        """What a forced new cluster would mean here; changes nothing."""
+        ...
+
     def local(self) -> LocalState:
         """The present state; cheap, called for every request."""
         ...
 
     def control(self) -> Caller:
-        """Calls to Control and CA, forwarded to the leader; used only while available."""
+        """Calls to Control and CA, forwarded to the leader. Asked for every request: cheap.
+
+        Raises `SwarmError` while `local()` says they are not available.
+        """
         ...
 
     def events(self) -> AsyncIterator[api.WatchMessage]:

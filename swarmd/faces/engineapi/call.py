@@ -10,7 +10,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from swarmd.faces.engineapi.convert.fields import Fields
-from swarmd.faces.engineapi.errors import bad_request
+from swarmd.faces.engineapi.errors import Refusal, bad_request
 from swarmd.faces.http.relay import say_continue
 
 # Request bodies the cluster itself reads: configs carry 1,000 KiB as base64.
@@ -159,6 +159,17 @@ class Call:
             return await self.request.read()
         except web.HTTPRequestEntityTooLarge:
             raise bad_request("http: request body too large") from None
+
+    async def large_body(self, bytes_max: int) -> bytes:
+        """A request body that may be larger than others. Raises a 413 `Refusal` above the limit."""
+        await say_continue(self.request)
+        pieces, size = [], 0
+        async for piece in self.request.content.iter_any():
+            size += len(piece)
+            if size > bytes_max:
+                raise Refusal(413, "http: request body too large")
+            pieces.append(piece)
+        return b"".join(pieces)
 
 
 def _json_trouble(error: json.JSONDecodeError) -> str:

@@ -53,13 +53,13 @@ class Context:
 
     def control(self) -> Caller:
         """The manager's services. Raises the stock 503 when this node cannot reach them."""
-        local = self.backend.local()
-        if not local.control_available:
-            raise why_no_manager(local)
         try:
             return self.backend.control()
         except SwarmError as error:
-            # No call was made: the manager went away between the two looks.
+            # No call was made. The reason is looked up only now: this runs for every request.
+            local = self.backend.local()
+            if not local.control_available:
+                raise why_no_manager(local) from error
             raise plain(error) from error
 
     async def ask(self, method: str, request: Message) -> Any:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from swarmd import api
 from swarmd.base.aio import Channel, until
 from swarmd.base.clock import Clock
 from swarmd.base.errors import SwarmError
@@ -32,7 +33,8 @@ class EventLog:
     def __init__(self, backend: Backend, clock: Clock) -> None:
         self._backend = backend
         self._clock = clock
-        self._kept: deque[Json] = deque(maxlen=events_kept_max)
+        # As they came, with the time: most are never asked for, so nothing is converted yet.
+        self._kept: deque[tuple[api.WatchMessage, float]] = deque(maxlen=events_kept_max)
         self._listeners: dict[int, Channel[Json]] = {}
         self._count = 0
         self._poke = asyncio.Event()
@@ -52,21 +54,25 @@ class EventLog:
     async def _follow(self) -> None:
         try:
             async for message in self._backend.events():
-                for event in events_json(message, self._clock.now()):
-                    self._publish(event)
+                self._publish(message, self._clock.now())
         except (SwarmError, Refusal) as error:
             logger.debug("cluster events end for now: %s", error)
 
-    def _publish(self, event: Json) -> None:
-        self._kept.append(event)
-        for channel in self._listeners.values():
-            channel.put_nowait(event)
+    def _publish(self, message: api.WatchMessage, now: float) -> None:
+        if not message.events:
+            return
+        self._kept.append((message, now))
+        if self._listeners:
+            for event in events_json(message, now):
+                for channel in self._listeners.values():
+                    channel.put_nowait(event)
 
     def past(self, since: int, until_nanos: int | None) -> list[Json]:
         """Kept events between two times in nanoseconds, oldest first."""
+        kept = [event for message, now in self._kept for event in events_json(message, now)]
         return [
             event
-            for event in self._kept
+            for event in kept[-events_kept_max:]
             if event["timeNano"] >= since
             and (until_nanos is None or event["timeNano"] <= until_nanos)
         ]

@@ -1,1 +1,1 @@
-"""HTTP towards container engines, shared by the REST faces. See README.md."""
+"""HTTP that more than one face needs: a client for engines, relaying, raw streams, refusals."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swarmd.faces.http.refusal import Refusal
+from swarmd.faces.http.refusal import Refusal, Unreachable
 from swarmd.faces.http.tls import open_secured
 
 # A response head and one line of a chunked body.
@@ -49,13 +49,6 @@ class Head:
         """The body's announced length."""
         text = self.header("Content-Length")
         return int(text) if text is not None and text.isdigit() else None
-
-
-class Unreachable(Refusal):
-    """Nobody answers at the engine's address: 503."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(503, message)
 
 
 def reason(error: OSError | TimeoutError) -> str:

@@ -12,6 +12,13 @@ class Refusal(Exception):
         self.message = message
 
 
+class Unreachable(Refusal):
+    """The engine behind us does not answer: 503, unless there is something to say without it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message)
+
+
 def bad_request(message: str) -> Refusal:
     """A request that can never work as it stands: 400."""
     return Refusal(400, message)

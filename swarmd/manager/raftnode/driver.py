@@ -24,6 +24,7 @@ from swarmd.base.entropy import Entropy
 from swarmd.base.errors import NotLeader
 from swarmd.cluster.raft import NONE, Config, ProposalDropped, RawNode, Ready, Role
 from swarmd.cluster.store import Store, StoreError
+from swarmd.manager.raftnode.checkpoint import Checkpoint
 from swarmd.manager.raftnode.disk import Encryptor
 from swarmd.manager.raftnode.errors import ChangeRefused, NodeStopped, NotMember
 from swarmd.manager.raftnode.members import Member, Members
@@ -35,12 +36,16 @@ from swarmd.manager.raftnode.proposals import (
     encode_request,
     request_number,
 )
+from swarmd.manager.raftnode.segments import Damage
 from swarmd.manager.raftnode.snapshotting import Moment, Snapshotter, current_config
+from swarmd.manager.raftnode.timers import PARTS, STOCK_ELECTION, STOCK_HEARTBEAT, Timers
 from swarmd.manager.raftnode.transport import Alone, Transport
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+# A leader whose disk takes longer (the core's ticks) falls silent, and another one is elected.
+SLOW_DISK_TICKS = 5 * PARTS
 # Entries applied without giving other tasks of the loop a turn.
 apply_run_max = 500
 
@@ -61,8 +66,12 @@ class RaftNode:
         *,
         transport: Transport | None = None,
         tick_seconds: float = TICK_SECONDS,
+        fast_failover: bool = False,
     ) -> None:
-        """`transport` None: a member that is alone. One tick is `tick_seconds` long."""
+        """`transport` None: a member that is alone. One tick is `tick_seconds` long.
+
+        `fast_failover`: wait less for a leader where all who matter agree, see `timers`.
+        """
         self._place = place
         self._store = store
         self._clock = clock
@@ -85,6 +94,9 @@ class RaftNode:
         self._removed = False
         self._may_campaign = False
         self._leaderless_ticks = 0
+        self._timers = Timers(fast_failover)
+        self._persisting = False
+        self._persisting_ticks = 0
         self._unsaved: raftpb.HardState | None = None
         self._stopped: str | None = "not started"  # why nothing can be asked of the core
 
@@ -107,6 +119,16 @@ class RaftNode:
         """True if this member leads and has applied an entry of its own term."""
         return self._signalled
 
+    @property
+    def term(self) -> int:
+        """The election this member last took part in."""
+        return self._term
+
+    @property
+    def fast(self) -> bool:
+        """True while leaders are replaced faster than stock does: see `timers`."""
+        return self._timers.fast or self._timers.told
+
     def leaderless_ticks(self) -> int:
         """Ticks since a leader was last known; callers stop waiting after 10 (PROTOCOL 3.5)."""
         return self._leaderless_ticks
@@ -127,6 +149,18 @@ class RaftNode:
             )
             for member in self._members.all()
         ]
+
+    def log_end(self) -> int:
+        """Index of the last entry in the log, committed or not. Raises `NodeStopped`."""
+        self._core()
+        return self._opened.storage.last_index()
+
+    def checkpoint(self) -> Checkpoint:
+        """The state as applied now, for a backup. Raises `NodeStopped`."""
+        raw = self._core()
+        term = self._opened.storage.term(self._applied) or self._term
+        members, store = self._members.save(), self._store.save()
+        return Checkpoint(raw.id, term, self._applied, raw.conf_state(), members, store)
 
     @property
     def membership(self) -> Members:
@@ -207,7 +241,10 @@ class RaftNode:
             raise NotMember
         if message.to != self.id:
             return  # meant for an earlier holder of our address
-        self._core().step(message)
+        raw = self._core()
+        self._timers.hear(message, self._term)
+        raw.step(message)
+        self._tune(raw)
         self._wake.set()
 
     def report_unreachable(self, raft_id: int) -> None:
@@ -258,16 +295,24 @@ class RaftNode:
         `FailedPrecondition` when it cannot be opened, `NotMember` once this member is removed.
         """
         lane = Lane("raft-log")
+        held: list[Opened] = []
         try:
-            opened, damage = await lane.run(partial(open_place, self._place, self._entropy))
+            damage = await lane.run(partial(self._open, held))
             for item in damage:
                 log.warning("raft state repaired: %s", item)
             try:
-                await self._run_on(opened, lane, ready)
+                await self._run_on(held[0], lane, ready)
             finally:
-                await lane.run(partial(self._close, opened))
+                await lane.run(partial(self._close, held[0]))
         finally:
             lane.close()
+            for opened in held:  # cancelled meanwhile: the next one to open it needs the lock
+                opened.disk.close()
+
+    def _open(self, held: list[Opened]) -> Sequence[Damage]:
+        opened, damage = open_place(self._place, self._entropy)
+        held.append(opened)
+        return damage
 
     async def _run_on(self, opened: Opened, lane: Lane, ready: asyncio.Event) -> None:
         self._start(opened)
@@ -297,16 +342,50 @@ class RaftNode:
         self._commit = max(storage.hard_state.commit, index)
         self._applied = index
         seed = int.from_bytes(self._entropy.token(8), "big")
-        self._raw = RawNode(Config(id=opened.raft_id, applied=index, seed=seed), storage)
+        config = Config(
+            id=opened.raft_id,
+            election_ticks=STOCK_ELECTION,
+            heartbeat_ticks=STOCK_HEARTBEAT,
+            applied=index,
+            seed=seed,
+        )
+        self._raw = RawNode(config, storage)
         self._stopped = None
 
     async def _ticks(self) -> None:
+        parts = 0
         while True:
-            await asyncio.sleep(self._tick_seconds)
-            if self._lead == NONE:
+            await asyncio.sleep(self._tick_seconds / PARTS)
+            parts += 1
+            if parts % PARTS == 0 and self._lead == NONE:
                 self._leaderless_ticks += 1
-            self._core().tick()
+            raw = self._core()
+            self._timers.tick()
+            self._tune(raw)
+            raw.tick()
+            self._persisting_ticks += 1 if self._persisting else 0
+            if self._persisting_ticks < SLOW_DISK_TICKS:
+                # They need nothing on disk: a slow disk is no reason to be taken for dead.
+                self._send(raw.take_heartbeats())
             self._wake.set()
+            if parts % PARTS == 0:
+                await self._note_commit()
+
+    async def _note_commit(self) -> None:
+        """Write a commit index that no entries took along.
+
+        A member forced to be alone drops what lies above it: that must not be much.
+        """
+        if self._unsaved is None or self._persisting:
+            return
+        state, self._unsaved = self._unsaved, None
+        await self._lane.run(partial(self._opened.disk.save, state, (), sync=False))
+
+    def _tune(self, raw: RawNode) -> None:
+        """Have the core wait as long as the marks of others say."""
+        if self._role is Role.LEADER:
+            self._timers.on_members(raw.conf_state().voters, self.id)
+        raw.set_timers(*self._timers.now())
 
     async def _loop(self, ready: asyncio.Event) -> None:
         raw = self._core()
@@ -323,7 +402,9 @@ class RaftNode:
             await self._wake.wait()
 
     async def _process(self, raw: RawNode, ready: Ready) -> None:
+        self._persisting = True
         await self._persist(ready)
+        self._persisting, self._persisting_ticks = False, 0
         self._send(ready.messages)
         self._note_state(ready)
         if ready.snapshot is not None:
@@ -368,6 +449,7 @@ class RaftNode:
                 # The receiver needs the configuration as it is now (PROTOCOL 3.4).
                 conf_state = self._core().conf_state()
                 message.snapshot.metadata.conf_state.CopyFrom(conf_state)
+            self._timers.mark(message)
         self._transport.send(messages)
 
     def _note_state(self, ready: Ready) -> None:
@@ -380,6 +462,8 @@ class RaftNode:
             self._leaderless_ticks = 0
         lost = self._role is Role.LEADER and soft.role is not Role.LEADER
         self._role = soft.role
+        self._timers.on_state(soft.role, soft.leader, self.id)
+        self._tune(self._core())
         if lost:
             log.warning("raft: %x lost leadership at term %d", self.id, self._term)
             self._signalled = False

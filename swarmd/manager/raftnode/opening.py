@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -16,10 +17,13 @@ from swarmd.cluster.raft import MemoryStorage
 from swarmd.manager.raftnode.disk import Decryptor, Encryptor, Loaded, RaftDisk
 from swarmd.manager.raftnode.errors import DiskDamaged
 from swarmd.manager.raftnode.files import Files
+from swarmd.manager.raftnode.forcing import Log, force_alone
 from swarmd.manager.raftnode.frames import varint
 from swarmd.manager.raftnode.members import Members, raft_member
 from swarmd.manager.raftnode.segments import Damage
 from swarmd.manager.raftnode.wal import SEGMENT_BYTES
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Place:
     """Where a member keeps its raft state, who it is, and the keys to read and write it.
 
     `joined`: what the leader answered to Join; None founds a new cluster if there is no state.
+    `alone`: make the member of an existing state its cluster's only one (`forcing`).
     """
 
     directory: Path  # <state>/raft
@@ -37,6 +42,7 @@ class Place:
     joined: api.JoinResponse | None = None
     segment_bytes: int = SEGMENT_BYTES
     files: Files = field(default_factory=Files)
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,9 @@ def _resume(place: Place, loaded: Loaded) -> Opened:
     snapshot = None
     if loaded.snapshot is not None:
         snapshot = decode_snapshot(loaded.snapshot.data, str(place.directory))
+    if place.alone:
+        loaded = _alone(place, loaded, snapshot)
+    if loaded.snapshot is not None and snapshot is not None:
         members.restore(snapshot.membership)
         storage.apply_snapshot(loaded.snapshot)
     storage.append(loaded.entries)
@@ -146,6 +155,22 @@ def _resume(place: Place, loaded: Loaded) -> Opened:
         sum(len(entry.Data) for entry in loaded.entries),
         may_campaign=True,
     )
+
+
+def _alone(place: Place, loaded: Loaded, snapshot: api.Snapshot | None) -> Loaded:
+    """Cut the other members off, on disk first."""
+    own = raft_member(loaded.member.raft_id, place.node_id, place.addr)
+    at_snapshot = snapshot.membership if snapshot is not None else api.ClusterSnapshot()
+    voters = loaded.snapshot.metadata.conf_state.voters if loaded.snapshot is not None else ()
+    forced = force_alone(Log(at_snapshot, loaded.hard_state, loaded.entries, tuple(voters)), own)
+    log.warning(
+        "forced to be the only member: %d other members removed, %d uncommitted entries dropped",
+        len(forced.removed),
+        forced.dropped,
+    )
+    loaded.disk.save(forced.hard_state, forced.changes)
+    entries = (*forced.kept, *forced.changes)
+    return replace(loaded, hard_state=forced.hard_state, entries=entries)
 
 
 def _note_removals(members: Members, loaded: Loaded) -> None:

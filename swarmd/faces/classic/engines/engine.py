@@ -21,8 +21,7 @@ from swarmd.faces.classic.discovery.entries import split_host_port
 from swarmd.faces.classic.engines.calls import EngineCalls, segment
 from swarmd.faces.classic.engines.picture import DEFAULT_OVERCOMMIT, Picture
 from swarmd.faces.classic.scheduler.node import Node
-from swarmd.faces.http.link import Unreachable
-from swarmd.faces.http.refusal import Refusal
+from swarmd.faces.http.refusal import Refusal, Unreachable
 
 log = logging.getLogger("classic")
 

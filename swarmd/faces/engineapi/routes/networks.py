@@ -39,6 +39,7 @@ from swarmd.faces.engineapi.filters import NETWORK_PRUNE_KEYS, Filters, NetworkF
 from swarmd.faces.engineapi.lookups import NETWORK, find
 from swarmd.faces.engineapi.routes import Table
 from swarmd.faces.engineapi.timestamps import moment_nanos
+from swarmd.faces.http.refusal import Unreachable
 from swarmd.faces.http.relay import relay
 
 logger = logging.getLogger("engineapi")
@@ -57,7 +58,10 @@ async def list_networks(context: Context, call: Call) -> web.StreamResponse:
     ]
     if context.engine is not None:
         known = {network["Id"] for network in out}
-        local = await context.engine.get_json(call.request.raw_path)
+        try:
+            local = await context.engine.get_json(call.request.raw_path)
+        except Unreachable:  # as elsewhere, the swarm's part is shown without the engine
+            local = []
         out += [network for network in local or [] if network["Id"] not in known]
     return call.replies.json(out)
 

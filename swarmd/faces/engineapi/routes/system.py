@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from typing import Any
 
@@ -18,6 +19,9 @@ from swarmd.faces.engineapi.convert.common import Json, put
 from swarmd.faces.engineapi.convert.info import base_info
 from swarmd.faces.engineapi.errors import Refusal, answer
 from swarmd.faces.engineapi.routes import Table
+from swarmd.faces.http.refusal import Unreachable
+
+logger = logging.getLogger("engineapi")
 
 # Go's names of machines, for /version.
 _GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
@@ -54,11 +58,14 @@ async def version(context: Context, call: Call) -> web.StreamResponse:
         "Details": {"GitCommit": context.host.git_commit},
     }
     newest = call.replies.common["Api-Version"]
-    if context.engine is not None:
-        out = await context.engine.get_json("/version")
-        out["ApiVersion"] = newest
-        out["Components"] = [*(out.get("Components") or []), ours]
-        return call.replies.json(out)
+    try:
+        if context.engine is not None:
+            out = await context.engine.get_json("/version")
+            out["ApiVersion"] = newest
+            out["Components"] = [*(out.get("Components") or []), ours]
+            return call.replies.json(out)
+    except Unreachable as error:
+        logger.debug("version without the engine: %s", error.message)
     return call.replies.json(_own_version(context.host, newest, ours))
 
 
@@ -99,13 +106,16 @@ def _own_version(host: HostFacts, newest: str, ours: Json) -> Json:
 async def info(context: Context, call: Call) -> web.StreamResponse:
     """The engine's /info, or this host's own, with the Swarm section of this node."""
     swarm = await swarm_info(context)
+    out = base_info(context.host, context.clock.now())
+    engine_warnings = []
     if context.engine is not None:
         target = f"/v{call.version[0]}.{call.version[1]}/info"
-        out = await context.engine.get_json(target)
-    else:
-        out = base_info(context.host, context.clock.now())
+        try:
+            out = await context.engine.get_json(target)
+        except Unreachable as error:  # the swarm can be looked at and changed all the same
+            engine_warnings = [f"WARNING: {error.message}"]
     out["Swarm"] = swarm
-    warnings = [*(out.get("Warnings") or []), *swarm.get("Warnings", [])]
+    warnings = [*(out.get("Warnings") or []), *engine_warnings, *swarm.get("Warnings", [])]
     out["Warnings"] = warnings or None
     return call.replies.json(out)
 

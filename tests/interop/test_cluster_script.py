@@ -1,0 +1,111 @@
+"""`make cluster`: five daemons with one command, as an ordinary user, and their end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.daemons import NOBODY, ROOT, as_ordinary_user, daemon_place
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def five_free_ports() -> int:
+    """The first of five neighbouring ports nobody listens on."""
+    for _ in range(100):
+        first = random.randint(20_000, 30_000)
+        try:
+            with contextlib.ExitStack() as stack:
+                for port in range(first, first + 5):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise RuntimeError("no five free ports")
+
+
+class Script:
+    """tools/cluster.sh with programs and state of its own."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.port = str(five_free_ports())
+        for program in ("swarmd", "swarmctl"):
+            path = place / program
+            path.write_text(
+                f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m {program} "$@"\n'
+            )
+            path.chmod(0o755)
+        (place / "run").mkdir()
+        self.user = self._ordinary_user()
+        if self.user:
+            os.chown(place / "run", NOBODY, NOBODY)
+
+    def _ordinary_user(self) -> list[str]:
+        """As the harness, but for an interpreter that a shell is to start."""
+        user = as_ordinary_user()
+        probe = subprocess.run([*user, self.place / "swarmctl", "--version"], capture_output=True)
+        if user and probe.returncode != 0:
+            user += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        return user
+
+    def run(self, *command: str, clean: str = "") -> str:
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.place), "CLEAN": clean}
+        env |= {"RUN": str(self.place / "run" / "c"), "PORT": self.port}
+        done = subprocess.run(
+            [*self.user, *command],
+            cwd=self.place,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def up(self) -> str:
+        return self.run(str(ROOT / "tools/cluster.sh"), str(self.place), "up")
+
+    def down(self, clean: str = "") -> str:
+        return self.run(str(ROOT / "tools/cluster.sh"), str(self.place), "down", clean=clean)
+
+    def ctl(self, node: str, *words: str) -> str:
+        socket_path = self.place / "run" / "c" / node / "swarmd.sock"
+        return self.run(str(self.place / "swarmctl"), "-H", f"unix://{socket_path}", *words)
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    with daemon_place() as place:
+        made = Script(place)
+        try:
+            yield made
+        finally:
+            made.down(clean="1")
+
+
+def test_three_managers_and_two_workers(script: Script) -> None:
+    out = script.up()
+    rows = out.split("\n\n")[0].splitlines()[1:]
+    assert sum("Ready" in row for row in rows) == 5
+    assert sum("Leader" in row for row in rows) == 1
+    assert sum("Reachable" in row for row in rows) == 2
+    assert out.count("swarmctl join --token SWMTKN-1-") == 2
+    assert "  Quorum: 2 of 3 managers, 1 can be lost\n" in script.ctl("m2", "info")
+    again = script.up()  # what runs already is left alone
+    assert again.split("\n\n")[0].split("*")[0] == out.split("\n\n")[0].split("*")[0]
+    assert script.down() == "ended: w1 w2 m1 m2 m3\n"
+    assert script.down() == "no cluster runs\n"
+    ids = sorted(row.split()[0] for row in rows)
+    rows = script.up().split("\n\n")[0].splitlines()[1:]
+    assert sorted(row.split()[0] for row in rows) == ids, "the same cluster, from its state"
+    script.down(clean="1")
+    assert not (script.place / "run" / "c").exists()
