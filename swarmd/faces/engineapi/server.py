@@ -21,6 +21,7 @@ from swarmd.base.aio import Tasks
 from swarmd.faces.engineapi.app import EngineAPI
 from swarmd.faces.engineapi.call import body_bytes_max
 from swarmd.faces.http.hijack import Handler
+from swarmd.faces.http.tls import secured
 
 logger = logging.getLogger("engineapi")
 
@@ -183,7 +184,7 @@ async def _listen_tcp(stack: AsyncExitStack, web_server: _WebServer, listen: Tcp
         context.load_verify_locations(listen.ca_file)
     context.verify_mode = ssl.CERT_REQUIRED
     server = await asyncio.get_running_loop().create_server(
-        web_server, listen.host, listen.port, ssl=context, backlog=backlog_max
+        secured(web_server, context), listen.host, listen.port, backlog=backlog_max
     )
     stack.callback(server.close)
     port: int = server.sockets[0].getsockname()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 from aiohttp import web
@@ -52,20 +53,22 @@ class System:
         """Events of all engines from now until `until`, or until the client goes."""
         seconds = _seconds_left(call)
         filters = call.filters()
+        response = await streaming(call.request)
         channel, leave = call.cluster.listen()
         connection = call.request.protocol
         if isinstance(connection, Handler):
             connection.lost_callbacks.append(channel.close)
         try:
-            response = await streaming(call.request)
             async with asyncio.timeout(seconds):
                 while True:
                     event = await channel.get()
                     kinds = filters.get("type")
                     if not kinds or event.message.get("Type") in kinds:
                         await response.write(event_line(event))
-        except (TimeoutError, ChannelClosed):
-            await response.write_eof()
+        except (TimeoutError, ChannelClosed, ConnectionError):
+            # The time is over, or the client is gone: then there is nobody to write to.
+            with contextlib.suppress(ConnectionError):
+                await response.write_eof()
             return response
         finally:
             leave()

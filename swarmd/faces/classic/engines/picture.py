@@ -61,7 +61,8 @@ class Picture:
 
     def take_specs(self, info: dict[str, Any], version: dict[str, Any], now: float) -> None:
         """Use the engine's /info and /version. Raises `SwarmError` when it is no member."""
-        if not info.get("NCPU") or not info.get("MemTotal"):
+        is_manager = str(version.get("Version") or "").startswith("swarm/")
+        if is_manager or not info.get("NCPU") or not info.get("MemTotal"):
             raise SwarmError(
                 f"cannot get resources for this engine, make sure {self.address} "
                 "is a Docker Engine, not a Swarm manager"
