@@ -378,8 +378,10 @@ class RaftNode:
         """
         if self._unsaved is None or self._persisting:
             return
-        state, self._unsaved = self._unsaved, None
+        state = self._unsaved
         await self._lane.run(partial(self._opened.disk.save, state, (), sync=False))
+        if self._unsaved is state:  # a stop in between leaves it to be written at the end
+            self._unsaved = None
 
     def _tune(self, raw: RawNode) -> None:
         """Have the core wait as long as the marks of others say."""
