@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from swarmd import VERSION
-from swarmd.base.aio import Tasks
+from swarmd.base.aio import Tasks, first_of
 from swarmd.base.clock import SystemClock
 from swarmd.base.entropy import SystemEntropy, new_id
 from swarmd.base.errors import SwarmError
@@ -31,7 +31,7 @@ from swarmd.faces.engineapi.host import read_host_facts
 from swarmd.faces.engineapi.server import APIServer, TcpListen
 from swarmd.node.membership import Outfit
 from swarmd.node.statedir import StateDir
-from swarmd.node.swarm import SwarmNode, first_of
+from swarmd.node.swarm import SwarmNode
 from swarmd.rpc.address import split
 from swarmd.rpc.client import dial
 

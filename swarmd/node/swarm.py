@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from swarmd import api
-from swarmd.base.aio import Lane, Tasks, cancel_and_wait
+from swarmd.base.aio import Lane, Tasks, cancel_and_wait, first_of
 from swarmd.base.backoff import Backoff
 from swarmd.base.errors import FailedPrecondition, SwarmError, Unauthenticated, Unavailable
 from swarmd.cluster.ca.errors import InvalidKEK
@@ -412,14 +412,6 @@ class SwarmNode:
     def _reset(self) -> None:
         self.place, self.error, self.settings = Place.INACTIVE, "", NodeSettings()
         self._keys = None
-
-
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first plain error in a group of groups."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def describe_failure(error: BaseException, listen_addr: str) -> str:

@@ -2,6 +2,15 @@
 
 from swarmd.base.aio.channel import Channel, ChannelClosed
 from swarmd.base.aio.lane import Lane
-from swarmd.base.aio.tasks import Tasks, cancel_and_wait, race, until
+from swarmd.base.aio.tasks import Tasks, cancel_and_wait, first_of, race, until
 
-__all__ = ["Channel", "ChannelClosed", "Lane", "Tasks", "cancel_and_wait", "race", "until"]
+__all__ = [
+    "Channel",
+    "ChannelClosed",
+    "Lane",
+    "Tasks",
+    "cancel_and_wait",
+    "first_of",
+    "race",
+    "until",
+]

@@ -58,6 +58,14 @@ async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
     await asyncio.wait([task])
 
 
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first plain error in a group of groups; the others are mostly its consequences."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 async def until(event: asyncio.Event, seconds: float) -> bool:
     """Wait for `event` at most `seconds`; True when it is set."""
     try:

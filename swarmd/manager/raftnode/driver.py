@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from swarmd import api
 from swarmd.api import raftpb
 from swarmd.base import metrics
-from swarmd.base.aio import Lane, Tasks
+from swarmd.base.aio import Lane, Tasks, first_of
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import NotLeader
@@ -324,7 +324,7 @@ class RaftNode:
                 self._tasks.spawn(self._ticks(), "raft-ticks")
                 await self._loop(ready)
         except BaseExceptionGroup as group:
-            error = _first(group)
+            error = first_of(group)
             reason = str(error)
             raise error from None
         finally:
@@ -575,11 +575,3 @@ class RaftNode:
         if self._unsaved is not None and opened.disk.failure is None:
             opened.disk.save(self._unsaved, ())
         opened.disk.close()
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended a task group; the others are its consequences."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

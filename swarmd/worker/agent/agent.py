@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from swarmd import api
-from swarmd.base.aio import Tasks
+from swarmd.base.aio import Tasks, first_of
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import SwarmError
-from swarmd.worker.agent.session import Caller, Session, call_seconds, first_of
+from swarmd.worker.agent.session import Caller, Session, call_seconds
 from swarmd.worker.agent.tasks import TaskBook
 
 log = logging.getLogger(__name__)

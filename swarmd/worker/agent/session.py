@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from swarmd import api
-from swarmd.base.aio import Tasks
+from swarmd.base.aio import Tasks, first_of
 from swarmd.base.errors import DeadlineExceeded, SwarmError, Unavailable, Unimplemented
 
 log = logging.getLogger(__name__)
@@ -76,14 +76,6 @@ async def opened(stream: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any]
     finally:
         if isinstance(stream, AsyncGenerator):
             await stream.aclose()
-
-
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of a group of groups."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class Session:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from swarmd.base.aio import race
+from swarmd.base.aio import first_of, race
 from swarmd.base.errors import InvalidArgument, SwarmError
 from swarmd.faces.classic.commands.durations import parse_duration
 from swarmd.faces.classic.discovery.backends import Backend, Settings, backend_for
@@ -110,11 +110,4 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
         asyncio.run(until_signal())
     except BaseExceptionGroup as group:
-        raise _first(group) from group
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        raise first_of(group) from group
