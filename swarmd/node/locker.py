@@ -19,7 +19,7 @@ from swarmd.base.aio import Lane
 from swarmd.base.entropy import Entropy
 from swarmd.cluster.ca import Encryptor, envelope
 from swarmd.cluster.ca.errors import CAError
-from swarmd.cluster.ca.keyfile import KEK
+from swarmd.cluster.ca.keyfile import KEK, KeyFile
 from swarmd.cluster.model.defaults import MANAGER_SUBSYSTEM
 from swarmd.cluster.store import Batch, Store
 from swarmd.node.statedir import KeyStore
@@ -92,6 +92,12 @@ class Locker:
             return
         wanted = unlock_key_of(cluster)
         before = self._keys.file()
+        # Most changes of the cluster object are not about its unlock key: no trip to the lane.
+        if before.kek.key != wanted.key:
+            await self._take_over(before, wanted)
+        await self._rotate_if_pending()
+
+    async def _take_over(self, before: KeyFile, wanted: KEK) -> None:
         try:
             after = await self._lane.run(
                 partial(self._keys.update, lambda file: file.with_kek(wanted))
@@ -103,10 +109,10 @@ class Locker:
             log.info("the key file is %s now", "locked" if after.kek.key else "not locked any more")
             if not before.kek.key:
                 self._renew()
-        await self._rotate_if_pending()
 
     async def _rotate_if_pending(self) -> None:
-        if self._rotating:
+        held = self._keys.file()
+        if self._rotating or not (held.needs_rotation or held.pending_dek):
             return
         file = await self._lane.run(
             partial(self._keys.update, lambda file: file.begin_rotation(self._entropy))

@@ -307,3 +307,28 @@ def test_keys_do_not_show_in_representations() -> None:
     shown = repr(made) + repr(ca.KeyPair(b"c", CSR_KEY))
     for secret in (made.signer.key_pem, CSR_KEY):
         assert secret.decode().splitlines()[1] not in shown
+
+
+def test_a_check_remembers_only_what_was_sound() -> None:
+    made = root.new_root(NOW, SeededEntropy(4))
+    assert made.signer is not None
+    described = api.RootCA(ca_cert=made.pem, ca_key=made.signer.key_pem)
+    check = ca.RootCheck()
+    check.check(described, NOW)
+    check.check(described, NOW + 1)
+    with pytest.raises(InvalidRoot):  # the same bytes, but the certificate ran out
+        check.check(described, NOW + root.ROOT_LIFETIME)
+    with pytest.raises(InvalidRoot):  # not yet valid
+        check.check(described, NOW - DAY)
+    check.check(described, NOW)
+    described.ca_key = text_of(OTHER)
+    with pytest.raises(CAError):
+        check.check(described, NOW)
+    with pytest.raises(CAError):  # a failure is not remembered as a success
+        check.check(described, NOW)
+    described.ca_key = made.signer.key_pem
+    described.root_rotation.ca_cert = GOOD
+    described.root_rotation.ca_key = text_of(P256)
+    described.root_rotation.cross_signed_ca_cert = b"junk"
+    with pytest.raises(CAError):
+        check.check(described, NOW)

@@ -14,7 +14,15 @@ from swarmd.cluster.ca.certificates import (
 )
 from swarmd.cluster.ca.chains import CA_ROLE, MANAGER, WORKER, Issuer, Subject, tls_info, verify
 from swarmd.cluster.ca.envelope import Decryptor, Encryptor, decryptor, fernet, plain, secretbox
-from swarmd.cluster.ca.root import RootCA, Signer, cross_sign, load_root, new_root, root_from_api
+from swarmd.cluster.ca.root import (
+    RootCA,
+    RootCheck,
+    Signer,
+    cross_sign,
+    load_root,
+    new_root,
+    root_from_api,
+)
 from swarmd.cluster.ca.tokens import JoinToken, join_token, parse_token
 
 __all__ = [
@@ -28,6 +36,7 @@ __all__ = [
     "JoinToken",
     "KeyPair",
     "RootCA",
+    "RootCheck",
     "Signer",
     "Subject",
     "cross_sign",

@@ -242,6 +242,31 @@ def root_from_api(root: api.RootCA, now: float) -> RootCA:
     )
 
 
+class RootCheck:
+    """`root_from_api` as a mere check that remembers the last good answer.
+
+    Every change of the cluster object asks for it, and reading keys and certificates costs
+    more than the rest of such a change.
+    """
+
+    def __init__(self) -> None:
+        self._parts: tuple[bytes, ...] = ()
+        self._valid = (0.0, 0.0)
+
+    def check(self, root: api.RootCA, now: float) -> None:
+        """Raises like `load_root` when the root is not sound."""
+        parts = (root.ca_cert, root.ca_key, root.root_rotation.SerializeToString())
+        if parts == self._parts and self._valid[0] <= now <= self._valid[1]:
+            return
+        self._parts = ()
+        loaded = root_from_api(root, now)
+        certificates = loaded.certificates() + chains.parse(loaded.intermediates)
+        if loaded.signer is not None:
+            certificates.append(loaded.signer.certificate)
+        starts, ends = zip(*map(chains.validity, certificates), strict=True)
+        self._parts, self._valid = parts, (max(starts), min(ends))
+
+
 def wanted_issuer(root: api.RootCA) -> chains.Issuer:
     """Whose signature every node should carry in the end. Raises `InvalidRoot`."""
     wanted = root.root_rotation.ca_cert if root.HasField("root_rotation") else root.ca_cert

@@ -5,13 +5,13 @@ from __future__ import annotations
 from swarmd import api
 from swarmd.base.errors import Conflict, Internal, NotFound
 from swarmd.base.timestamps import seconds
-from swarmd.cluster.ca import MANAGER, join_token, root_from_api
+from swarmd.cluster.ca import MANAGER, RootCheck, join_token
 from swarmd.cluster.ca.errors import CAError
 from swarmd.cluster.ca.rotation_start import start_root_rotation
 from swarmd.cluster.store import Transaction, edit
 from swarmd.manager.controlapi import redact
 from swarmd.manager.controlapi.filters import matches
-from swarmd.manager.controlapi.seams import Calls, invalid_argument, not_found
+from swarmd.manager.controlapi.seams import Calls, Needs, invalid_argument, not_found
 from swarmd.manager.controlapi.validate_cluster import check_cluster_spec
 
 UNLOCK_KEY_BYTES = 32
@@ -35,6 +35,10 @@ def expire_blacklist(cluster: api.Cluster, now: float) -> None:
 
 class ClusterCalls(Calls):
     """GetCluster, ListClusters, UpdateCluster."""
+
+    def __init__(self, needs: Needs) -> None:
+        super().__init__(needs)
+        self._sound = RootCheck()
 
     async def get_cluster(
         self, request: api.GetClusterRequest, peer: object
@@ -93,7 +97,7 @@ class ClusterCalls(Calls):
     async def _root_ca(self, cluster: api.Cluster, spec: api.ClusterSpec) -> api.RootCA:
         now = self.needs.clock.now()
         try:
-            root_from_api(cluster.root_ca, now)
+            self._sound.check(cluster.root_ca, now)
         except CAError as error:
             raise Internal("error loading cluster rootCA for update") from error
         return await start_root_rotation(
