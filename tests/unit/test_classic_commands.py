@@ -176,6 +176,24 @@ def test_hosts() -> None:
             parse_host(wrong)
 
 
+HOSTS: list[tuple[list[str], str, list[str]]] = [
+    ([], "", []),  # then the default, 127.0.0.1:2375
+    (["-H", "a:1", "--host=b:2", "-H=unix:///x"], "", ["a:1", "b:2", "unix:///x"]),
+    ([], "a:1, tcp://b:2,unix:///x", ["a:1", "tcp://b:2", "unix:///x"]),
+    (["-H", "a:1,b:2"], "", ["a:1,b:2"]),  # one address, which parse_host refuses
+    (["-H", "c:3"], "a:1", ["c:3"]),
+]
+
+
+@pytest.mark.parametrize(("args", "variable", "hosts"), HOSTS)
+def test_several_hosts(
+    args: list[str], variable: str, hosts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWARM_HOST", variable)
+    context = manage.make_context("manage", [*args, "nodes://a:1"])
+    assert list(context.params["hosts"]) == hosts
+
+
 def test_tls_alone_verifies_nobody(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     files = authority.issue("m")

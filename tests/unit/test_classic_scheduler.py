@@ -145,6 +145,14 @@ def test_names_of_images() -> None:
     for wanted in ("ab", "busybox:2", "busy"):
         assert not image_matches(image, wanted), wanted
     assert image_matches(image, "busybox:2", with_tag=False)
+    # As docker 28 sends them in pushes.
+    for wanted in ("docker.io/library/busybox:1", "index.docker.io/library/busybox", "library/x"):
+        assert image_matches(image, wanted) is ("busybox" in wanted), wanted
+    theirs = {"Id": "sha256:1", "RepoTags": ["me/library:1", "h:5000/library/b:2"]}
+    for wanted in ("docker.io/me/library:1", "me/library", "h:5000/library/b"):
+        assert image_matches(theirs, wanted), wanted
+    for wanted in ("library", "b:2", "docker.io/library/library"):
+        assert not image_matches(theirs, wanted), wanted
 
 
 def test_containers_are_found_by_id_swarm_id_name_and_prefix() -> None:

@@ -71,7 +71,9 @@ class Images:
         for engine in call.cluster.members():
             if engine.healthy and all(_has(engine, name) for name in names):
                 return await call.forward(engine, "/images/get")
-        raise not_found(f"Unable to find a healthy engine containing all images: {names}")
+        raise not_found(
+            f"Unable to find a healthy engine containing all images: [{' '.join(names)}]"
+        )
 
     async def build(self, call: Call) -> web.StreamResponse:
         """Build on a node that the build arguments' conditions and reservations allow."""
@@ -115,7 +117,7 @@ class Images:
         """Wherever the image is."""
         name = call.names["name"]
         query = urlencode([(k, v) for k, v in call.pairs if k in ("force", "noprune")])
-        gone = await _wherever(call, "DELETE", f"/images/{name}", query, f"No such image: {name}")
+        gone = await _wherever(call, "DELETE", f"/images/{name}", query, f"No such image {name}")
         return as_json([line for lines in gone for line in lines or ()])
 
     def _one(self, verb: str) -> Answer:

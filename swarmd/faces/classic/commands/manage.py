@@ -39,10 +39,26 @@ from swarmd.faces.classic.scheduler.strategies import STRATEGIES
 DEFAULT_HOST = "tcp://127.0.0.1:2375"
 
 
+class HostType(click.types.StringParamType):
+    """A listen address. The reference cuts its variable at commas, and a flag's value never."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """The variable's value as addresses."""
+        return [part.strip() for part in rv.split(",")]
+
+
 @click.command(cls=GoCommand)
 @click.option("--strategy", default="spread", help=f"placement strategy [{', '.join(STRATEGIES)}]")
 @click.option("--filter", "-f", "filters", multiple=True, help=f"filters [{', '.join(FILTERS)}]")
-@click.option("--host", "-H", "hosts", multiple=True, envvar="SWARM_HOST", help="ip/socket")
+@click.option(
+    "--host",
+    "-H",
+    "hosts",
+    multiple=True,
+    type=HostType(),
+    envvar="SWARM_HOST",
+    help="ip/socket to listen on; the variable takes several with commas between",
+)
 @click.option("--tls", is_flag=True, help="use TLS; implied by --tlsverify")
 @click.option("--tlsverify", is_flag=True, help="use TLS and verify the remote")
 @click.option("--tlscacert", default="", help="trust only remotes with a certificate of this CA")

@@ -18,12 +18,12 @@ class Guard:
 
     def wait(self, address: str, now: float) -> float:
         """Seconds until `address` has budget; 0.0 when it has."""
-        left = self._now(_network(address), now)
+        left = self._now(network_of(address), now)
         return 0.0 if left >= 1.0 else (1.0 - left) * self._seconds_each
 
     def spend(self, address: str, now: float) -> None:
         """Take one from the budget of `address`; it never falls below zero."""
-        network = _network(address)
+        network = network_of(address)
         self._left[network] = (max(0.0, self._now(network, now) - 1.0), now)
         self._left.move_to_end(network)
         if len(self._left) > self._addresses_max:
@@ -34,7 +34,7 @@ class Guard:
         return min(self._burst, left + max(0.0, now - when) / self._seconds_each)
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """One IPv6 customer has a whole /64: that counts as one address."""
     try:
         parsed = ip_address(address.partition("%")[0])

@@ -17,14 +17,21 @@ from swarmd.base.aio import Lane, Tasks
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import InvalidArgument, SwarmError
+from swarmd.faces.classic.discovery.door import Door, DoorLimits, Visit
 from swarmd.faces.classic.discovery.entries import split_host_port
 from swarmd.faces.classic.discovery.registry import Limits, Registry
 from swarmd.faces.classic.discovery.service import DiscoveryService, body_bytes_max
+from swarmd.faces.http.tls import TLSLayer
 
 SWEEP_SECONDS = 600.0
 SHUTDOWN_SECONDS = 1.0
+# Longer than the heartbeat clients have unless told, so that they keep their connection.
 KEEPALIVE_SECONDS = 75.0
+# How long the rest of a body nobody wants may still come.
+LINGER_SECONDS = 1.0
 backlog_max = 512
+line_bytes_max = 2048
+field_bytes_max = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +80,10 @@ class DiscoveryServer:
         clock: Clock,
         entropy: Entropy,
         limits: Limits | None = None,
+        door: DoorLimits | None = None,
     ) -> None:
         self._listen = listen
+        self.door = Door(door)
         self._registry = Registry(path, entropy, limits)
         self._clock = clock
         self.port = 0  # the one in use, once serving
@@ -82,18 +91,14 @@ class DiscoveryServer:
     async def run(self, ready: asyncio.Event) -> None:
         """Open the file, listen, set `ready`, serve. Raises `SwarmError` or `OSError`."""
         async with self._opened() as lane, Tasks() as tasks:
-            service = DiscoveryService(self._registry, lane, self._clock)
-            server = web.Server(
-                service.handle,
-                request_factory=_make_request,
-                access_log=None,
-                keepalive_timeout=KEEPALIVE_SECONDS,
-            )
+            limits = self.door.limits
+            service = DiscoveryService(self._registry, lane, self._clock, limits.body_seconds_max)
+            server = _WebServer(service)
+            context = _context(self._listen)
             listener = await asyncio.get_running_loop().create_server(
-                server,
+                self.door.guarded(lambda visit: server.connection(visit, context)),
                 self._listen.host or None,
                 self._listen.port,
-                ssl=_context(self._listen),
                 backlog=backlog_max,
             )
             try:
@@ -120,6 +125,41 @@ class DiscoveryServer:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             await lane.run(lambda: self._registry.sweep(self._clock.now()))
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, which knows whose visit it serves."""
+
+    __slots__ = ("visit",)
+
+    visit: Visit
+
+
+class _WebServer(web.Server):
+    """aiohttp's low-level server behind a `Door`."""
+
+    def __init__(self, service: DiscoveryService) -> None:
+        super().__init__(
+            self._answer,
+            request_factory=_make_request,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            max_line_size=line_bytes_max,
+            max_field_size=field_bytes_max,
+        )
+        self._service = service
+
+    def connection(self, visit: Visit, context: ssl.SSLContext | None) -> asyncio.Protocol:
+        """What serves `visit`, with TLS in front when there is a context."""
+        made = _Connection(self, loop=self._loop, **self._kwargs)
+        made.visit = visit
+        return made if context is None else TLSLayer(context, made)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, _Connection):
+            request.protocol.visit.heard()
+        return await self._service.handle(request)
 
 
 def _context(listen: DiscoveryListen) -> ssl.SSLContext | None:

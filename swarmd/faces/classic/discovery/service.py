@@ -7,6 +7,7 @@ choice of path.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from urllib.parse import parse_qsl
@@ -29,10 +30,13 @@ _STATUS = {InvalidArgument: 400, NotFound: 404, ResourceExhausted: 507}
 class DiscoveryService:
     """Answers discovery requests from one `Registry`."""
 
-    def __init__(self, registry: Registry, lane: Lane, clock: Clock) -> None:
+    def __init__(
+        self, registry: Registry, lane: Lane, clock: Clock, body_seconds_max: float
+    ) -> None:
         self._registry = registry
         self._lane = lane
         self._clock = clock
+        self._body_seconds_max = body_seconds_max
         # 128 bits cannot be guessed at these rates; they keep the noise of trying small.
         self.guesses = Guard(burst=20, seconds_each=10.0)
         self.creations = Guard(burst=20, seconds_each=30.0)
@@ -83,7 +87,11 @@ class DiscoveryService:
                 found = await self._lane.run(lambda: registry.entries(token, now()))
                 return web.Response(text=json.dumps(found), content_type="application/json")
             case "POST":
-                entry = await _entry(request)
+                try:
+                    async with asyncio.timeout(self._body_seconds_max):
+                        entry = await _entry(request)
+                except TimeoutError:
+                    return _too_slow()
                 ttl = _ttl(request)
                 await self._lane.run(lambda: registry.register(token, entry, ttl, now()))
                 return _text(200, "OK")
@@ -119,6 +127,12 @@ def _text(status: int, text: str) -> web.Response:
 def _too_many(wait_seconds: float) -> web.Response:
     response = _text(429, "too many requests")
     response.headers["Retry-After"] = str(int(wait_seconds) + 1)
+    return response
+
+
+def _too_slow() -> web.Response:
+    response = _text(408, "the body did not come")
+    response.force_close()  # the rest of it may still come
     return response
 
 

@@ -24,6 +24,15 @@ def split_reference(reference: str) -> tuple[str, str]:
     return name, tag
 
 
+def familiar(name: str) -> str:
+    """A name without what people leave out; new clients send docker.io/library/NAME for NAME."""
+    bare = name.removeprefix("index.").removeprefix("docker.io/")
+    if bare == name:
+        return name
+    rest = bare.removeprefix("library/")
+    return bare if "/" in rest else rest
+
+
 def image_matches(image: dict[str, Any], wanted: str, *, with_tag: bool = True) -> bool:
     """Whether an image of a list is the one called `wanted`: id, prefix of it, or a name."""
     id = str(image.get("Id") or "")
@@ -33,9 +42,9 @@ def image_matches(image: dict[str, Any], wanted: str, *, with_tag: bool = True) 
             candidate == wanted or (len(wanted) > 2 and candidate.startswith(wanted))
         ):
             return True
-    name, tag = split_reference(wanted)
+    name, tag = split_reference(familiar(wanted))
     for known in _names(image):
-        known_name, known_tag = split_reference(known)
+        known_name, known_tag = split_reference(familiar(known))
         if known_name == name and (not with_tag or not tag or known_tag == tag):
             return True
     return False
