@@ -11,7 +11,7 @@ from swarmd import api
 from swarmd.base.aio import Tasks
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
-from swarmd.base.errors import DeadlineExceeded, NotLeader, SwarmError
+from swarmd.base.errors import DeadlineExceeded, NotLeader, SwarmError, Unavailable
 from swarmd.cluster.allocator import Allocator
 from swarmd.cluster.ca import KeyPair
 from swarmd.cluster.ca.root import trust_bundle
@@ -30,7 +30,7 @@ from swarmd.manager.caserver.external import CfsslClient, ExternalSigner
 from swarmd.manager.commit import Committer
 from swarmd.manager.controlapi import Control, Needs, NoPlugins
 from swarmd.manager.dispatcher import Dispatcher
-from swarmd.manager.joining import JOIN_SECONDS, ask_to_join, join_group
+from swarmd.manager.joining import ask_to_join, join_group
 from swarmd.manager.leader import LeaderGroup
 from swarmd.manager.leadership import RaftLeadership
 from swarmd.manager.logbroker import Broker
@@ -120,6 +120,7 @@ class Manager:
             self.store, self.committer, self.raft, clock, entropy, config.place.node_id
         )
         self._broker = Broker(self.store, entropy)
+        self._joining = RaftMembershipService(self.raft, self._membership, self._check_address)
         self._services = self._make_services()
         self.address = OwnAddress(self.raft, self, entropy, config.wanted_addr)
         """What this manager is known by, and the way to change that."""
@@ -154,7 +155,7 @@ class Manager:
             ResourceAllocator(self.store, self.committer, self._clock, self._entropy),
             Watch(self.store),
             RaftService(self.raft, self._peers, NotMember, self._raft_open),
-            RaftMembershipService(self.raft, self._membership, self._check_address),
+            self._joining,
             self._health,
         ]
 
@@ -172,14 +173,16 @@ class Manager:
         return self._caller
 
     def _own_caller(self, addr: str) -> InProcess:
-        peer = Peer(
+        return InProcess(self._services, self._own_peer(addr), self.leadership)
+
+    def _own_peer(self, addr: str) -> Peer:
+        return Peer(
             node_id=self._config.place.node_id,
             organization=self._config.organization,
             roles=(MANAGER_ROLE,),
             remote_addr=addr or self._config.place.addr,
             local=True,
         )
-        return InProcess(self._services, peer, self.leadership)
 
     def credentials(self) -> Credentials:
         """What port 2377 shows and trusts now; both roots while a rotation runs."""
@@ -224,6 +227,7 @@ class Manager:
                 tasks.spawn(self._lead_when_elected(), "leadership")
                 tasks.spawn(self._watch_credentials(), "manager-credentials")
                 tasks.spawn(self.address.run(), "manager-address")
+                tasks.spawn(self._dial_anew_when_moved(), "manager-moved")
                 self.ready.set()
                 ready.set()
                 await asyncio.Event().wait()
@@ -376,6 +380,22 @@ class Manager:
                 self._server.stop_listening(listen)
             raise
 
+    async def _dial_anew_when_moved(self) -> None:
+        """Connections from an address that is gone would hang for a while."""
+        changed = asyncio.Event()
+        unsubscribe = self.raft.subscribe(changed.set)
+        known = self.address.known
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                if (now := self.address.known) != known:
+                    known = now
+                    await self._peers.refresh()
+                    await self.leadership.refresh()
+        finally:
+            unsubscribe()
+
     async def ask(self, via: str, addr: str) -> None:
         """Have another manager hand our wish for an address on to the leader."""
         await ask_to_join(self._dial_manager, via, addr)
@@ -385,12 +405,16 @@ class Manager:
         if unchecked:
             await self._membership.add(self._config.place.node_id, addr)
         else:
-            request = api.JoinRequest(addr=addr)
-            await self.caller.unary("RaftMembership/Join", request, timeout=JOIN_SECONDS)
+            await self._joining.join(api.JoinRequest(addr=addr), self._own_peer(addr))
 
     async def let_another_lead(self) -> None:
-        """Let another manager lead. Raises `SwarmError`."""
-        successor = await self._membership.transfer()
+        """Let another manager lead. Raises `SwarmError`; worth asking again."""
+        try:
+            # One that has not applied a change of members yet does not stand for election.
+            async with asyncio.timeout(HAND_OVER_SECONDS):
+                successor = await self._membership.transfer()
+        except TimeoutError:
+            raise Unavailable("no other manager has taken over leadership yet") from None
         log.info("handed leadership over to manager %s", successor.node_id)
 
     def members(self) -> Sequence[api.Peer]:

@@ -36,6 +36,7 @@ _FINAL = (
     Code.PERMISSION_DENIED,
     Code.UNAUTHENTICATED,
     Code.NOT_FOUND,
+    Code.UNIMPLEMENTED,
 )
 
 
