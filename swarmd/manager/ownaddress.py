@@ -101,6 +101,7 @@ class OwnAddress:
         self._wanted = wanted
         self.trouble = ""
         """Why the member list still says something else; empty when it does not."""
+        self._look = asyncio.Event()  # members, or what is wanted, changed
         # Held while the leader is asked; each holder bounds its time.
         self._one = asyncio.Lock()
 
@@ -122,15 +123,14 @@ class OwnAddress:
 
     async def run(self) -> None:
         """Ask whenever the member list says something else, until it does no more."""
-        changed = asyncio.Event()
-        unsubscribe = self._raft.subscribe(changed.set)
+        unsubscribe = self._raft.subscribe(self._look.set)
         attempt = 0
         try:
             while True:
-                changed.clear()
+                self._look.clear()
                 if self.settled:
                     attempt, self.trouble = 0, ""
-                    await changed.wait()
+                    await self._look.wait()
                     continue
                 if trouble := await self._try():
                     self._complain(trouble, loud=attempt > 0)
@@ -179,6 +179,7 @@ class OwnAddress:
                 await self._insist(addr, unchecked=unchecked)
             except BaseException:
                 self._wanted = before
+                self._look.set()
                 raise
         log.info("this manager is known as %s now, no longer as %s", addr, before)
 
@@ -198,7 +199,8 @@ class OwnAddress:
                         trouble = error
                     await asyncio.sleep(AGAIN_SECONDS)
         except TimeoutError:
-            raise trouble from None
+            if self.known != addr:
+                raise trouble from None
 
     def _demand_free(self, addr: str) -> None:
         """Stock leaders do not look whether somebody else has the address."""

@@ -125,15 +125,15 @@ class Front:
     def serves(self, text: str) -> bool:
         """True if connections to "ip:port" come in already, perhaps by a wildcard."""
         host, port = address.split(text)
-        covering = {text, f":{port}", address.join("::" if ":" in host else "0.0.0.0", port)}
-        return any(one in covering for one, _ in self._listeners)
+        covering = {text, address.join("::" if ":" in host else "0.0.0.0", port)}
+        return any(name in covering for _, server in self._listeners for name in _names(server))
 
     def quit(self, text: str) -> list[str]:
         """Close one port; connections stay. The addresses it was bound to."""
         closed = []
         for entry in [one for one in self._listeners if one[0] == text]:
             self._listeners.remove(entry)
-            closed += [address.of_socket(sock.getsockname()) for sock in entry[1].sockets]
+            closed += _names(entry[1])
             entry[1].close()
         return closed
 
@@ -289,6 +289,11 @@ class Visitor(TlsLink):
         if self._counted:
             self._counted = False
             self._front.settled(self.host)
+
+
+def _names(server: asyncio.Server) -> list[str]:
+    """The "ip:port"s a listener is bound to."""
+    return [address.of_socket(sock.getsockname()) for sock in server.sockets]
 
 
 def _decrement(counts: Counter[str], key: str) -> None:

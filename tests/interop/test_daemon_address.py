@@ -65,7 +65,7 @@ def elsewhere(daemon: Daemon) -> str:
 
 def test_a_sole_manager_moves_and_tells_who_is_connected(place: Path) -> None:
     with Daemon(place / "m") as m, Daemon(place / "w") as w:
-        m.init()
+        m.init(Dispatcher={"HeartbeatPeriod": 1_000_000_000})  # who dies is soon missed
         w.join(m.token(), m)
         m.wait_ready("m", "w")
         first, second = m.addr, elsewhere(m)
@@ -185,19 +185,15 @@ def test_what_is_refused(place: Path) -> None:
         m.wait_ready("m", "w")
 
 
-def test_a_locked_manager_says_so(place: Path) -> None:
-    with Daemon(place / "m") as m:
-        m.init()
-        m.wait_ready("m")
-        m.change_swarm(EncryptionConfig={"AutoLockManagers": True})
-        wait_until("its key is locked", lambda: "kek-version" in key_text(m))
-        m.restart()
-        assert m.state() == "locked"
-        assert refusal(m, "127.0.0.1") == (503, texts.LOCKED)
-
-
-def key_text(daemon: Daemon) -> str:
-    return (daemon.swarm_dir / "certificates" / "swarm-node.key").read_text()
+def labelled(daemon: Daemon) -> bool:
+    """Write a label; False when the node was written in between."""
+    try:
+        daemon.label_self("moved", "yes")
+    except Refused as refused:
+        if "update out of sequence" not in refused.message:
+            raise
+        return False
+    return True
 
 
 def test_members_move_and_are_refused_what_belongs_to_others(place: Path) -> None:
@@ -223,10 +219,9 @@ def test_members_move_and_are_refused_what_belongs_to_others(place: Path) -> Non
             one.post("/swarmd/address", {"AdvertiseAddr": to})
             for at in (a, b, c):
                 wait_until(f"{name} is known so", lambda at=at, n=name, t=to: known_as(at, n) == t)
-        for one, name in ((c, "c"), (a, "a"), (b, "b")):  # without the old ports
+        for one in (c, a, b):  # without the old ports
             one.restart()
-            for at in (a, b, c):
-                at.wait_ready("a", "b", "c")
-            one.label_self("moved", name)
+            one.wait_ready("a", "b", "c")
+        wait_until("writes go on", lambda: labelled(b))
         managers = {manager["Addr"] for manager in a.swarm()["RemoteManagers"]}
         assert managers == {settings(one)["AdvertiseAddr"] for one in (a, b, c)}
