@@ -102,10 +102,13 @@ class Host:
             for pipe in (program.stdin, program.stdout, program.stderr):
                 if pipe is not None:
                     pipe.close()
+        self.kill_all()  # what those just ended had started meanwhile
         assert self._process.stdin is not None and self._process.stdout is not None
+        # Its own search through all processes is for a run that died; it takes long under load.
+        self._process.kill()
+        self._process.wait(30)
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait(10)
         self._process = None
 
     def kill_all(self, marked: str = "") -> None:
