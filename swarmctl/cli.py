@@ -51,6 +51,7 @@ OTHER_SUMMARIES = {
     "events": "Get real time events from the server",
     "info": "Display system-wide information",
     "recover": "Show what is left of a swarm without quorum, and the way back",
+    "update-address": "Change the address this manager is known by",
     "version": "Show the version information",
 }
 SOURCES = {
@@ -63,6 +64,7 @@ SOURCES = {
     "node": "swarmctl.commands.groups:NODE",
     "recover": "swarmctl.commands.recover:RECOVER",
     "swarm": "swarmctl.commands.groups:SWARM",
+    "update-address": "swarmctl.commands.address:UPDATE_ADDRESS",
     "version": "swarmctl.commands.version:VERSION",
 }
 GLOBAL_FLAGS = (

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from swarmd import api
 from swarmd.base.errors import SwarmError, Unavailable
 from swarmd.cluster.ca import unlock
 from swarmd.cluster.ca.errors import CAError
 from swarmd.faces.engineapi import texts
+from swarmd.faces.engineapi.addresses import Resolved, Surroundings, resolve_update
 from swarmd.faces.engineapi.backend import (
     Caller,
     InitRequest,
     JoinRequest,
     KnownManager,
     LocalState,
+    MoveRequest,
     Outlook,
     Refusal,
     Remote,
     RestoreRequest,
 )
+from swarmd.faces.engineapi.interfaces import Interfaces
 from swarmd.node.founding import Wishes
 from swarmd.node.statedir import NodeSettings
 from swarmd.node.swarm import JoinGoesOn, JoinWish, NotHere, Place, SwarmNode
 from swarmd.rpc import address
+
+log = logging.getLogger(__name__)
 
 AVAILABILITIES = {
     "": api.NodeSpec.Availability.ACTIVE,
@@ -103,6 +110,19 @@ class NodeBackend:
         )
         return await self._node.restore(request.data, settings)
 
+    def addresses(self) -> Resolved:
+        """Where this node's manager listens, and what the others know it by."""
+        membership, settings = self._node.membership, self._node.settings
+        if membership is None or membership.manager is None:
+            raise Unavailable(texts.MANAGER_PREPARING)
+        known = membership.manager.address.known or settings.advertise_addr
+        return Resolved(settings.listen_addr, known, settings.local_addr)
+
+    async def move(self, request: MoveRequest) -> None:
+        """Have this node's manager known by another address."""
+        settings = readdressed(self._node.settings, request.addresses)
+        await self._node.move(settings, force=request.force)
+
     def outlook(self) -> Outlook:
         """What going on alone would mean."""
         found = self._node.outlook()
@@ -142,6 +162,8 @@ class NodeBackend:
                 remotes=remotes,
             )
         manager = membership.manager
+        if manager is not None and not error:
+            error = manager.address.trouble
         return LocalState(
             state=node.place.value,
             node_id=membership.identity.node_id,
@@ -172,6 +194,36 @@ class NodeBackend:
         for kind in ("node", "service", "network", "secret", "config", "cluster"):
             request.entries.add(kind=kind, action=1 | 2 | 4)
         return self.control().server_stream("Watch/Watch", request)
+
+
+def readdressed(settings: NodeSettings, now: Resolved) -> NodeSettings:
+    """Settings with other addresses in them."""
+    return replace(
+        settings, listen_addr=now.listen, advertise_addr=now.advertise, local_addr=now.local
+    )
+
+
+def at_start(option: str, interfaces: Interfaces, settings: NodeSettings) -> NodeSettings:
+    """What the daemon's --advertise-addr makes of the settings a node was started with before.
+
+    An option that means nothing now (the interface has no address yet) changes nothing.
+    """
+    if not option:
+        return settings
+    known = Resolved(settings.listen_addr, settings.advertise_addr, settings.local_addr)
+    try:
+        wanted = resolve_update(option, "", known, Surroundings(interfaces()))
+    except (Refusal, OSError) as error:
+        log.error("--advertise-addr %s cannot be used: %s", option, error)
+        return settings
+    if wanted.advertise == settings.advertise_addr:
+        return settings
+    log.info(
+        "--advertise-addr: known as %s from now on, not as %s",
+        wanted.advertise,
+        settings.advertise_addr or "found out at the join",
+    )
+    return readdressed(settings, wanted)
 
 
 def _availability(text: str) -> api.NodeSpec.Availability:

@@ -64,7 +64,12 @@ def load_file(ctx: click.Context, _param: click.Parameter, path: str | None) -> 
     help="Local Docker Engine to pass other requests to.",
 )
 @click.option("--hostname", default="", help="Name of this node (default: the machine's).")
-@click.option("--advertise-addr", default="", help="Default advertised address of this node.")
+@click.option(
+    "--advertise-addr",
+    default="",
+    help="Advertised address of this node (IP or interface[:PORT]): the default of init, and "
+    "from the next start on what its manager is known by.",
+)
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
 @click.option("--pidfile", type=click.Path(path_type=Path), help="File for the process id.")

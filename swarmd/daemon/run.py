@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -21,13 +22,14 @@ from swarmd.base.aio import Tasks, first_of
 from swarmd.base.clock import SystemClock
 from swarmd.base.entropy import SystemEntropy, new_id
 from swarmd.base.errors import SwarmError
-from swarmd.daemon.backend import NodeBackend
+from swarmd.daemon.backend import NodeBackend, at_start
 from swarmd.daemon.config import Config, Discovery
 from swarmd.daemon.engine import LocalEngine, find_engine
 from swarmd.daemon.metrics import serve_metrics
 from swarmd.daemon.notify import notify
 from swarmd.faces.engineapi.app import EngineAPI
 from swarmd.faces.engineapi.host import read_host_facts
+from swarmd.faces.engineapi.interfaces import system_interfaces
 from swarmd.faces.engineapi.server import APIServer, TcpListen
 from swarmd.node.membership import Outfit
 from swarmd.node.statedir import StateDir
@@ -108,7 +110,8 @@ def build(config: Config) -> tuple[SwarmNode, APIServer]:
         hostname,
         LocalEngine(engine_path) if engine_path else None,
     )
-    node = SwarmNode(StateDir(config.state_dir / "swarm"), outfit)
+    readdress = partial(at_start, config.advertise_addr, system_interfaces)
+    node = SwarmNode(StateDir(config.state_dir / "swarm"), outfit, readdress)
     facts = read_host_facts(
         VERSION,
         id=daemon_id(config.state_dir),

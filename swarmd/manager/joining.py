@@ -32,13 +32,18 @@ async def join_group(dial: Dial, via: str, addr: str) -> api.JoinResponse:
     serve Health by now. May be repeated. Raises `CannotJoin`.
     """
     try:
-        caller = await dial(via)
-        try:
-            answer: api.JoinResponse = await caller.unary(
-                "RaftMembership/Join", api.JoinRequest(addr=addr), timeout=JOIN_SECONDS
-            )
-        finally:
-            await caller.close()
+        return await ask_to_join(dial, via, addr)
     except SwarmError as error:
         raise CannotJoin(error) from error
+
+
+async def ask_to_join(dial: Dial, via: str, addr: str) -> api.JoinResponse:
+    """The call itself; a member asks again to change its address. Raises what `via` answers."""
+    caller = await dial(via)
+    try:
+        answer: api.JoinResponse = await caller.unary(
+            "RaftMembership/Join", api.JoinRequest(addr=addr), timeout=JOIN_SECONDS
+        )
+    finally:
+        await caller.close()
     return answer

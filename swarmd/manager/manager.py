@@ -11,7 +11,7 @@ from swarmd import api
 from swarmd.base.aio import Tasks
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
-from swarmd.base.errors import DeadlineExceeded, NotLeader, SwarmError
+from swarmd.base.errors import DeadlineExceeded, NotLeader, SwarmError, Unavailable
 from swarmd.cluster.allocator import Allocator
 from swarmd.cluster.ca import KeyPair
 from swarmd.cluster.ca.root import trust_bundle
@@ -30,10 +30,11 @@ from swarmd.manager.caserver.external import CfsslClient, ExternalSigner
 from swarmd.manager.commit import Committer
 from swarmd.manager.controlapi import Control, Needs, NoPlugins
 from swarmd.manager.dispatcher import Dispatcher
-from swarmd.manager.joining import join_group
+from swarmd.manager.joining import ask_to_join, join_group
 from swarmd.manager.leader import LeaderGroup
 from swarmd.manager.leadership import RaftLeadership
 from swarmd.manager.logbroker import Broker
+from swarmd.manager.ownaddress import OwnAddress
 from swarmd.manager.peers import Peers, check_health
 from swarmd.manager.raftnode import Membership, NotMember, Place, RaftDisk, RaftNode
 from swarmd.manager.raftservice import RaftMembershipService, RaftService
@@ -42,7 +43,7 @@ from swarmd.manager.roles import RoleEffects
 from swarmd.manager.services.health import Health
 from swarmd.manager.services.resource import ResourceAllocator
 from swarmd.manager.services.watchapi import Watch
-from swarmd.rpc.client import dial
+from swarmd.rpc.client import MANAGER_NAME, dial
 from swarmd.rpc.inprocess import InProcess
 from swarmd.rpc.peer import MANAGER_ROLE, Caller, Peer
 from swarmd.rpc.server import Credentials, Server
@@ -62,6 +63,8 @@ class ManagerConfig:
 
     `listen`: "ip:port"s. `start`: a new cluster's first objects, None otherwise. `join_via`
     chooses the manager to ask when this one is no member yet; None for one that starts alone.
+    `wanted_addr`: the "host:port" a member has itself known by, wherever it was before; empty
+    when the one in the member list will do.
     """
 
     place: Place
@@ -70,6 +73,7 @@ class ManagerConfig:
     start: ClusterStart | None = None
     tick_seconds: float = 1.0
     join_via: Callable[[], str] | None = None
+    wanted_addr: str = ""
 
 
 class Manager:
@@ -116,8 +120,12 @@ class Manager:
             self.store, self.committer, self.raft, clock, entropy, config.place.node_id
         )
         self._broker = Broker(self.store, entropy)
+        self._joining = RaftMembershipService(self.raft, self._membership, self._check_address)
         self._services = self._make_services()
-        self._caller = self._own_caller()
+        self.address = OwnAddress(self.raft, self, entropy, config.wanted_addr)
+        """What this manager is known by, and the way to change that."""
+        self._caller = self._own_caller("")
+        self._caller_addr = ""
         self._server = Server(
             self._services,
             self.credentials,
@@ -147,7 +155,7 @@ class Manager:
             ResourceAllocator(self.store, self.committer, self._clock, self._entropy),
             Watch(self.store),
             RaftService(self.raft, self._peers, NotMember, self._raft_open),
-            RaftMembershipService(self.raft, self._membership, self._check_address),
+            self._joining,
             self._health,
         ]
 
@@ -159,18 +167,22 @@ class Manager:
     @property
     def caller(self) -> InProcess:
         """Calls of this node to its own manager, forwarded to the leader where needed."""
+        # The address may be the leader's finding, and may change.
+        if (addr := self.address.known) != self._caller_addr:
+            self._caller, self._caller_addr = self._own_caller(addr), addr
         return self._caller
 
-    def _own_caller(self) -> InProcess:
-        own = self.raft.membership.get(self.raft.id)
-        peer = Peer(
+    def _own_caller(self, addr: str) -> InProcess:
+        return InProcess(self._services, self._own_peer(addr), self.leadership)
+
+    def _own_peer(self, addr: str) -> Peer:
+        return Peer(
             node_id=self._config.place.node_id,
             organization=self._config.organization,
             roles=(MANAGER_ROLE,),
-            remote_addr=own.addr if own is not None else self._config.place.addr,
+            remote_addr=addr or self._config.place.addr,
             local=True,
         )
-        return InProcess(self._services, peer, self.leadership)
 
     def credentials(self) -> Credentials:
         """What port 2377 shows and trusts now; both roots while a rotation runs."""
@@ -179,19 +191,20 @@ class Manager:
         roots = trust_bundle(cluster.root_ca) if cluster is not None else self._roots_pem()
         return Credentials(roots, pair.cert_pem, pair.key_pem)
 
-    async def _dial_manager(self, addr: str) -> Caller:
+    async def _dial_manager(self, addr: str, name: str = MANAGER_NAME) -> Caller:
         return await dial(
             addr,
             self.credentials(),
+            server_name=name,
             timeout=DIAL_SECONDS,
             clock=self._clock,
             entropy=self._entropy,
         )
 
-    async def _check_address(self, addr: str, seconds: float) -> None:
+    async def _check_address(self, addr: str, seconds: float, node_id: str) -> None:
         try:
             async with asyncio.timeout(seconds):
-                caller = await self._dial_manager(addr)
+                caller = await self._dial_manager(addr, node_id or MANAGER_NAME)
                 try:
                     await check_health(caller, seconds)
                 finally:
@@ -211,9 +224,10 @@ class Manager:
                 tasks.spawn(self._peers.run(peers_ready, self.raft), "raft-peers")
                 await peers_ready.wait()
                 await self._start_raft(tasks)
-                self._caller = self._own_caller()  # our address may be the leader's finding
                 tasks.spawn(self._lead_when_elected(), "leadership")
                 tasks.spawn(self._watch_credentials(), "manager-credentials")
+                tasks.spawn(self.address.run(), "manager-address")
+                tasks.spawn(self._dial_anew_when_moved(), "manager-moved")
                 self.ready.set()
                 ready.set()
                 await asyncio.Event().wait()
@@ -348,6 +362,60 @@ class Manager:
             ],
         )
         return group, reconciler
+
+    # Being known by another address
+
+    async def move(self, addr: str, listen: str, *, unchecked: bool = False) -> None:
+        """Be known by `addr` and listen on `listen`, both "host:port".
+
+        Ports that are open stay open until the end: others may come by the old way for a
+        while. Raises `OSError` when `listen` cannot be opened, `SwarmError` when the address
+        was not changed; nothing is left changed then. `unchecked` as in `OwnAddress.move`.
+        """
+        opened = await self._server.listen_also(listen)
+        try:
+            await self.address.move(addr, unchecked=unchecked)
+        except BaseException:
+            if opened:
+                self._server.stop_listening(listen)
+            raise
+
+    async def _dial_anew_when_moved(self) -> None:
+        """Connections from an address that is gone would hang for a while."""
+        changed = asyncio.Event()
+        unsubscribe = self.raft.subscribe(changed.set)
+        known = self.address.known
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                if (now := self.address.known) != known:
+                    known = now
+                    await self._peers.refresh()
+                    await self.leadership.refresh()
+        finally:
+            unsubscribe()
+
+    async def ask(self, via: str, addr: str) -> None:
+        """Have another manager hand our wish for an address on to the leader."""
+        await ask_to_join(self._dial_manager, via, addr)
+
+    async def ask_self(self, addr: str, *, unchecked: bool) -> None:
+        """Change the own address as the leader."""
+        if unchecked:
+            await self._membership.add(self._config.place.node_id, addr)
+        else:
+            await self._joining.join(api.JoinRequest(addr=addr), self._own_peer(addr))
+
+    async def let_another_lead(self) -> None:
+        """Let another manager lead. Raises `SwarmError`; worth asking again."""
+        try:
+            # One that has not applied a change of members yet does not stand for election.
+            async with asyncio.timeout(HAND_OVER_SECONDS):
+                successor = await self._membership.transfer()
+        except TimeoutError:
+            raise Unavailable("no other manager has taken over leadership yet") from None
+        log.info("handed leadership over to manager %s", successor.node_id)
 
     def members(self) -> Sequence[api.Peer]:
         """Every manager's id and address, as this one knows them."""

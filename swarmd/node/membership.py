@@ -25,6 +25,7 @@ from swarmd.manager.raftnode import NotMember, Place
 from swarmd.node.founding import ensure_log_key
 from swarmd.node.identity import Dial, Granted, IdentityClient, Request
 from swarmd.node.locker import Locker
+from swarmd.node.moving import follow_address
 from swarmd.node.remotes import OBSERVATION, NoRemotes, Remote, Remotes
 from swarmd.node.renewer import Renewed, Renewer
 from swarmd.node.statedir import KeyStore, NodeSettings, StateDir
@@ -109,6 +110,10 @@ class Membership:
         if self.manager is not None and (members := self.manager.members()):
             return sorted(Remote(peer.node_id, peer.addr) for peer in members)
         return self.remotes.all()
+
+    def change_settings(self, settings: NodeSettings) -> None:
+        """Go by other addresses from now on; a manager that runs is told by who calls this."""
+        self._settings = settings
 
     def credentials(self) -> Credentials:
         """What this node shows when it dials, and whom it trusts."""
@@ -235,11 +240,23 @@ class Membership:
                 tasks.spawn(manager.run(serving), "manager")
                 await serving.wait()
                 tasks.spawn(locker.run(), "locker")
+                following = follow_address(manager, self._agent.reopen, self._keep_settings)
+                tasks.spawn(following, "manager-address")
                 ready.set()
                 await asyncio.Event().wait()
         finally:
             self.manager = None
             self._start, self._alone = None, False
+
+    async def _keep_settings(self) -> None:
+        """Write down settings that came from the daemon's options, now that they hold."""
+        settings = self._settings
+
+        def keep() -> None:
+            if self._state.settings() != settings:
+                self._state.save_settings(settings)
+
+        await self._lane.run(keep)
 
     def _other_manager(self) -> str:
         """The address of some other manager. Raises `NoRemotes`."""
@@ -269,6 +286,7 @@ class Membership:
             start=self._start,
             tick_seconds=self._outfit.tick_seconds,
             join_via=self._other_manager if self._start is None else None,
+            wanted_addr=self._settings.advertise_addr,
         )
 
     def _pair(self) -> KeyPair:

@@ -27,6 +27,7 @@ from swarmd.node.backup import Source, put_back, read, take_away
 from swarmd.node.founding import Wishes, found
 from swarmd.node.identity import IdentityClient, Request
 from swarmd.node.membership import Membership, Outfit
+from swarmd.node.moving import demand_found
 from swarmd.node.recovery import Outlook, look_out
 from swarmd.node.remotes import Remote, Remotes
 from swarmd.node.statedir import KeyStore, NodeSettings, StateDir, StateError
@@ -34,6 +35,7 @@ from swarmd.node.statedir import KeyStore, NodeSettings, StateDir, StateError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Readdress = Callable[[NodeSettings], NodeSettings]
 
 # `docker swarm init` and `join` answer within this time; a join then goes on by itself.
 ready_seconds_max = 20.0
@@ -88,9 +90,13 @@ class JoinWish:
 class SwarmNode:
     """This machine as a node. `run` first; commands may come at any time after `ready`."""
 
-    def __init__(self, state: StateDir, outfit: Outfit) -> None:
+    def __init__(
+        self, state: StateDir, outfit: Outfit, readdress: Readdress = lambda settings: settings
+    ) -> None:
+        """`readdress` says what the daemon's options make of settings found on disk."""
         self._state = state
         self._outfit = outfit
+        self._readdress = readdress
         self._lane = Lane("node-state")
         self._tasks: Tasks | None = None
         self._life: asyncio.Task[Any] | None = None
@@ -131,7 +137,10 @@ class SwarmNode:
             if self._state.has_identity():
                 raise StateError(f"{self._state.settings_path} is missing")
             return
-        self.settings = settings
+        self.settings = self._readdress(settings)
+        if self.settings != settings and not RaftDisk.exists(self._state.raft):
+            # A manager writes it down once the others know it so.
+            await self._blocking(partial(self._state.save_settings, self.settings))
         if await self._blocking(self._state.is_locked):
             self.place = Place.LOCKED
         else:
@@ -235,6 +244,35 @@ class SwarmNode:
                 await self._undo(error)
                 raise
             return found.node_id
+
+    async def move(self, settings: NodeSettings, *, force: bool = False) -> str:
+        """Have this manager known by the address in `settings`; returns the one before.
+
+        Raises what stands against it; nothing is changed then. `force`: nodes that cannot be
+        told are left behind, and a sole manager need not be able to dial the address.
+        """
+        async with self._command:
+            manager, keys = self._own_manager()
+            if not force:
+                demand_found(manager, keys.identity().node_id, settings.advertise_addr)
+            before, previous = self.settings, manager.address.known
+            # On disk first: after a crash in between the next start goes on with it.
+            await self._change_settings(settings)
+            try:
+                await manager.move(settings.advertise_addr, settings.listen_addr, unchecked=force)
+            except BaseException as error:
+                await self._change_settings(before)
+                if isinstance(error, OSError):
+                    text = describe_failure(error, settings.listen_addr)
+                    raise FailedPrecondition(text.removeprefix("manager stopped: ")) from error
+                raise
+            return previous
+
+    async def _change_settings(self, settings: NodeSettings) -> None:
+        self.settings = settings
+        if self.membership is not None:
+            self.membership.change_settings(settings)
+        await self._blocking(partial(self._state.save_settings, settings))
 
     def outlook(self) -> Outlook:
         """What going on alone would mean. Raises `Unavailable` when no manager runs here."""
@@ -356,7 +394,7 @@ class SwarmNode:
             try:
                 await self._once(keys, start, settled)
             except* (SwarmError, OSError) as group:
-                self.error = describe_failure(first_of(group), start.settings.listen_addr)
+                self.error = describe_failure(first_of(group), self.settings.listen_addr)
                 log.error("this node's part in the swarm ended: %s", self.error)
             if self.place is Place.ACTIVE:  # it had gone well for a while: begin anew
                 attempt = 0
@@ -365,7 +403,7 @@ class SwarmNode:
                 settled.set()
                 return
             settled.set()
-            start = replace(start, cluster=None, fresh=False, alone=False)
+            start = replace(start, settings=self.settings, cluster=None, fresh=False, alone=False)
             await asyncio.sleep(RETRY.delay(attempt, self._outfit.entropy))
             attempt += 1
 
@@ -415,10 +453,14 @@ class SwarmNode:
 
 
 def describe_failure(error: BaseException, listen_addr: str) -> str:
-    """What /info and the operator are told; a taken port in the stock words."""
-    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+    """What /info and the operator are told; a port that cannot be had in the stock words."""
+    reasons = {
+        errno.EADDRINUSE: "address already in use",
+        errno.EADDRNOTAVAIL: "cannot assign requested address",
+    }
+    if isinstance(error, OSError) and error.errno in reasons:
         return (
             "manager stopped: failed to listen on remote API address: "
-            f"listen tcp {listen_addr}: bind: address already in use"
+            f"listen tcp {listen_addr}: bind: {reasons[error.errno]}"
         )
     return str(error)

@@ -95,7 +95,7 @@ class Front:
         self._spawn = spawn
         self._limits = limits
         self._refusals = refusals
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[tuple[str, asyncio.Server]] = []
         self._links: set[Visitor] = set()
         self._pending: Counter[str] = Counter()
         self._anonymous: Counter[str] = Counter()
@@ -118,13 +118,28 @@ class Front:
             server = await loop.create_server(
                 lambda: Visitor(self), host or None, port, backlog=1024, reuse_address=True
             )
-            self._listeners.append(server)
+            self._listeners.append((text, server))
             bound.append(address.of_socket(server.sockets[0].getsockname()))
         return bound
 
+    def serves(self, text: str) -> bool:
+        """True if connections to "ip:port" come in already, perhaps by a wildcard."""
+        host, port = address.split(text)
+        covering = {text, address.join("::" if ":" in host else "0.0.0.0", port)}
+        return any(name in covering for _, server in self._listeners for name in _names(server))
+
+    def quit(self, text: str) -> list[str]:
+        """Close one port; connections stay. The addresses it was bound to."""
+        closed = []
+        for entry in [one for one in self._listeners if one[0] == text]:
+            self._listeners.remove(entry)
+            closed += _names(entry[1])
+            entry[1].close()
+        return closed
+
     def stop_accepting(self) -> None:
         """Close the port; connections stay."""
-        for server in self._listeners:
+        for _, server in self._listeners:
             server.close()
         self._listeners.clear()
 
@@ -274,6 +289,11 @@ class Visitor(TlsLink):
         if self._counted:
             self._counted = False
             self._front.settled(self.host)
+
+
+def _names(server: asyncio.Server) -> list[str]:
+    """The "ip:port"s a listener is bound to."""
+    return [address.of_socket(sock.getsockname()) for sock in server.sockets]
 
 
 def _decrement(counts: Counter[str], key: str) -> None:

@@ -20,6 +20,9 @@ PIECE_BYTES = 16 * 1024
 LINGER_SECONDS = 5.0
 # Go's defaults: a dead peer is noticed by the kernel within minutes, without gRPC pings.
 _KEEPALIVE_SECONDS = 15
+# Without it the kernel sends in vain for a quarter of an hour: to a host that is gone, or from
+# an address that this one does not have any more. Calls would wait on such a connection.
+UNANSWERED_SECONDS = 20
 
 
 class Partner(Protocol):
@@ -42,8 +45,11 @@ class Partner(Protocol):
         ...
 
 
-def keep_alive(transport: asyncio.BaseTransport) -> None:
-    """Let the kernel probe an idle TCP peer, as Go does on all its connections."""
+def keep_alive(transport: asyncio.BaseTransport, unanswered_seconds: int = 0) -> None:
+    """Let the kernel probe an idle TCP peer, as Go does on all its connections.
+
+    `unanswered_seconds`: give up on one that acknowledges nothing for so long (0: the kernel's).
+    """
     sock = cast(socket.socket | None, transport.get_extra_info("socket"))
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -51,6 +57,8 @@ def keep_alive(transport: asyncio.BaseTransport) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
+    if unanswered_seconds:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unanswered_seconds * 1000)
 
 
 class Link(asyncio.Protocol):

@@ -73,6 +73,7 @@ class Server:
         self.refusals = Refusals(self._limits, self._clock)
         """Where everything turned away is counted and logged."""
         self._broken: asyncio.Future[None] | None = None
+        self._front: Front | None = None
         desk = _Desk(self, authorizer, LeaderProxy(leadership))
         self._handlers = desk.handlers(methods.bind(services))
         self._served = frozenset(path.split("/")[1] for path in self._handlers)
@@ -142,16 +143,35 @@ class Server:
             )
             try:
                 self.addresses = await front.listen(listen)
+                self._front = front
                 ready.set()
                 await broken
             except Exception as error:
                 return error
             finally:
+                self._front = None
                 front.stop_accepting()
                 self.end_streams(lambda method, peer: True)
                 await backend.stop(grace)
                 await front.close(grace)
         return None
+
+    async def listen_also(self, listen: str) -> bool:
+        """Serve on one more "ip:port"; False when it is served already.
+
+        Raises `OSError` when it cannot be opened, `Unavailable` while the server is not up.
+        """
+        if self._front is None:
+            raise Unavailable(_BYE)
+        if self._front.serves(listen):
+            return False
+        self.addresses += await self._front.listen([listen])
+        return True
+
+    def stop_listening(self, listen: str) -> None:
+        """Close a port of `listen_also`; its connections stay."""
+        closed = self._front.quit(listen) if self._front is not None else ()
+        self.addresses = [one for one in self.addresses if one not in closed]
 
     def end_streams(
         self, wanted: Callable[[Method, Peer], bool], error: SwarmError | None = None

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
 from swarmd.rpc import address
-from swarmd.rpc.link import PlainLink, TlsLink, keep_alive
+from swarmd.rpc.link import UNANSWERED_SECONDS, PlainLink, TlsLink, keep_alive
 from swarmd.rpc.peer import Disconnected
 from swarmd.rpc.tls import Credentials, client_context, peer_chain, probing_context, promoted
 
@@ -137,7 +137,7 @@ async def _shake(host: str, port: int, context: ssl.SSLContext, server_name: str
     transport, link = await loop.create_connection(
         lambda: Dialled(context, server_name), host, port
     )
-    keep_alive(transport)
+    keep_alive(transport, UNANSWERED_SECONDS)
     try:
         link.begin()
         await link.ready

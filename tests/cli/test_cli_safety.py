@@ -1,4 +1,4 @@
-"""The commands docker does not have: quorum in `info`, backup, recover."""
+"""The commands docker does not have: quorum in `info`, backup, recover, update-address."""
 
 from __future__ import annotations
 
@@ -105,6 +105,40 @@ def test_recover_with_a_quorum_has_nothing_to_do(run: Run, daemon: FakeDaemon) -
 def test_recover_on_a_stock_engine_says_that_it_cannot(run: Run) -> None:
     assert run("recover", "--dry-run").exit == 1
     assert "look first with --dry-run" in run("recover").err
+
+
+MOVED = {
+    "AdvertiseAddr": "10.0.0.9:2377",
+    "ListenAddr": "0.0.0.0:2377",
+    "PreviousAddr": "10.0.0.1:2377",
+}
+
+
+def test_an_address_is_updated(run: Run, daemon: FakeDaemon) -> None:
+    daemon.on("POST", "/swarmd/address", MOVED, {**MOVED, "Warnings": ["Think of x."]})
+    ran = run("update-address", "10.0.0.9")
+    assert (ran.exit, ran.err) == (0, "")
+    assert ran.out == (
+        "Manager address updated: 10.0.0.9:2377, it was 10.0.0.1:2377.\n"
+        "Listening on 0.0.0.0:2377.\n"
+    )
+    ran = run("update-address", "--force", "--listen-addr", "eth1:9", "eth0")
+    assert (ran.exit, ran.err) == (0, "WARNING: Think of x.\n")
+    assert daemon.bodies() == [
+        {"AdvertiseAddr": "10.0.0.9", "ListenAddr": "", "Force": False},
+        {"AdvertiseAddr": "eth0", "ListenAddr": "eth1:9", "Force": True},
+    ]
+
+
+def test_an_address_that_is_refused(run: Run, daemon: FakeDaemon) -> None:
+    stock, refused = Reply.error(404, "page not found"), Reply.error(409, "it is taken")
+    daemon.on("POST", "/swarmd/address", stock, refused)
+    ran = run("update-address", "eth0")
+    assert (ran.exit, ran.out) == (1, "")
+    assert ran.err == "this daemon cannot change the address of a manager: only swarmd can\n"
+    ran = run("update-address", "eth0")
+    assert (ran.exit, ran.err) == (1, "Error response from daemon: it is taken\n")
+    assert "requires 1 argument" in run("update-address").err
 
 
 def bundle() -> bytes:

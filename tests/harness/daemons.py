@@ -107,7 +107,8 @@ class Daemon:
         self.root = root
         self.ip = own_loopback_ip()
         self.port = free_port(self.ip)
-        self._args = list(args)
+        self.args = list(args)
+        """Further options, from the next start on."""
         self._env = dict(env or {})
         self._user = list(user)
         self._own_dirs = own_dirs
@@ -170,7 +171,7 @@ class Daemon:
         }
         with open(self.root / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [*command, *self._args],
+                [*command, *self.args],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

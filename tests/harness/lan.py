@@ -102,10 +102,13 @@ class Host:
             for pipe in (program.stdin, program.stdout, program.stderr):
                 if pipe is not None:
                     pipe.close()
+        self.kill_all()  # what those just ended had started meanwhile
         assert self._process.stdin is not None and self._process.stdout is not None
+        # Its own search through all processes is for a run that died; it takes long under load.
+        self._process.kill()
+        self._process.wait(30)
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait(10)
         self._process = None
 
     def kill_all(self, marked: str = "") -> None:
@@ -190,6 +193,21 @@ class Host:
         self._port = (switch, port)
         self.ip = ip
 
+    def add_ip(self, ip: str) -> None:
+        """Have one more address; it is the host's from now on."""
+        self.run(["ip", "addr", "add", f"{ip}/24", "dev", "eth0"])
+        self.ip = ip
+
+    def drop_ip(self, ip: str) -> None:
+        """Lose an address; connections that use it hang."""
+        self.run(["ip", "addr", "del", f"{ip}/24", "dev", "eth0"])
+
+    def change_ip(self, ip: str) -> None:
+        """Have another address instead of the present one."""
+        before = self.ip
+        self.add_ip(ip)
+        self.drop_ip(before)
+
     def unplug(self) -> None:
         """Pull the network cable: packets vanish, connections are not closed."""
         self._set_link("down")
@@ -210,6 +228,7 @@ class Lan:
 
     def __init__(self) -> None:
         self._hosts: dict[str, Host] = {}
+        self._spares = 0
         self._stack = contextlib.ExitStack()
         self._switch = Host(f"switch{next(_numbers)}")
         # Own namespaces cannot clash; chance only keeps clear of the engines' 10.0.x pools.
@@ -231,6 +250,11 @@ class Lan:
     ) -> None:
         self._stack.close()
 
+    def spare_ip(self) -> str:
+        """An address of this network that no host has."""
+        self._spares += 1
+        return f"{self.prefix}.{100 + self._spares}"
+
     def host(self, name: str) -> Host:
         """The host called `name`, made and wired on first use; interface eth0."""
         if name in self._hosts:
@@ -243,6 +267,8 @@ class Lan:
         self._switch.run(veth.split())
         self._switch.run(["ip", "link", "set", port, "master", "br0", "up"])
         host.run(["ip", "addr", "add", f"{ip}/24", "dev", "eth0"])
+        # An address that goes away must not take those added later along.
+        host.run(["sysctl", "-qw", "net.ipv4.conf.all.promote_secondaries=1"])
         host.run(["ip", "link", "set", "eth0", "up"])
         host.plugged_into(self._switch, port, ip)
         return host

@@ -38,7 +38,8 @@ class Swarmd:
         """On the host `name` of `lan`, or in the present namespace on loopback."""
         self.name = name
         self.host: Host | None = lan.host(name) if lan is not None else None
-        self._args = tuple(args)
+        self.args = tuple(args)
+        """Further options, from the next start on."""
         self._stock_cli = stock_cli
         self._process: subprocess.Popen[Any] | None = None
         self._stack = contextlib.ExitStack()
@@ -94,7 +95,7 @@ class Swarmd:
     def start(self, timeout: float = 20) -> None:
         """Start the daemon and wait until its API answers."""
         command = [sys.executable, "-m", "swarmd", "--state-dir", str(self.state_dir)]
-        command += ["--run-dir", str(self.root / "run"), "--hostname", self.name, *self._args]
+        command += ["--run-dir", str(self.root / "run"), "--hostname", self.name, *self.args]
         with open(self.root / "log", "ab") as log:
             options: dict[str, Any] = {
                 "stdin": subprocess.DEVNULL,

@@ -76,7 +76,7 @@ def test_command_line_beats_environment_beats_file(place: Path) -> None:
         f'hostname = "from-file"\nlog-format = "json"\nhost = "unix://{place}/other.sock"\n'
     )
     daemon = Daemon(place / "m", args=["--config", str(file)], own_dirs=False)
-    daemon._args += ["--state-dir", str(daemon.state_dir)]
+    daemon.args += ["--state-dir", str(daemon.state_dir)]
     daemon.socket = place / "other.sock"
     with daemon:
         assert daemon.get("/info")["Name"] == "from-file"
@@ -84,7 +84,7 @@ def test_command_line_beats_environment_beats_file(place: Path) -> None:
     daemon._env["SWARMD_HOSTNAME"] = "from-environment"
     with daemon:
         assert daemon.get("/info")["Name"] == "from-environment"
-    daemon._args += ["--hostname", "from-line"]
+    daemon.args += ["--hostname", "from-line"]
     with daemon:
         assert daemon.get("/info")["Name"] == "from-line"
     for line in daemon.log.splitlines():
@@ -128,7 +128,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(place: Path) -> None:
         first.init()
         before = first.shape()
         second = Daemon(place / "n", args=["--pidfile", str(place / "pid")], own_dirs=False)
-        second._args += ["--state-dir", str(first.state_dir), "--run-dir", str(place / "n")]
+        second.args += ["--state-dir", str(first.state_dir), "--run-dir", str(place / "n")]
         second.launch()
         assert second.ends() == 1
         assert f"another swarmd uses {first.state_dir}" in second.log
@@ -140,7 +140,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(place: Path) -> None:
 def test_a_second_daemon_does_not_take_the_socket_away(place: Path) -> None:
     with Daemon(place / "m") as first:
         second = Daemon(place / "n", own_dirs=False)
-        second._args += ["--state-dir", f"{place}/n/state", "-H", f"unix://{first.socket}"]
+        second.args += ["--state-dir", f"{place}/n/state", "-H", f"unix://{first.socket}"]
         second.launch()
         assert second.ends() == 1
         assert f"{first.socket} is in use" in second.log

@@ -49,6 +49,54 @@ def test_an_empty_address_is_refused() -> None:
     assert told(caught) == (400, 'invalid ListenAddr "": invalid empty address')
 
 
+KNOWN = addresses.Resolved("0.0.0.0:2377", "10.0.0.1:2377", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("known", "text", "listen_text", "advertise", "listen"),
+    [
+        (("0.0.0.0:2377", "10.0.0.1:2377"), "192.0.2.1", "", "192.0.2.1:2377", "0.0.0.0:2377"),
+        (("0.0.0.0:2377", "10.0.0.1:2377"), "eth0", "", "10.77.30.2:2377", "0.0.0.0:2377"),
+        (("0.0.0.0:2377", "10.0.0.1:2377"), "eth0:99", "", "10.77.30.2:99", "0.0.0.0:99"),
+        (("[::]:2377", "10.0.0.1:2377"), "[fd00::7]:9", "", "[fd00::7]:9", "[::]:9"),
+        # Listening on the very address: it moves along; on another one, or port: it stays.
+        (("10.0.0.1:2377", "10.0.0.1:2377"), "eth0", "", "10.77.30.2:2377", "10.77.30.2:2377"),
+        (("10.0.0.5:2377", "10.0.0.1:2377"), "eth0", "", "10.77.30.2:2377", "10.0.0.5:2377"),
+        (("0.0.0.0:2377", "192.0.2.1:99"), "192.0.2.2", "", "192.0.2.2:99", "0.0.0.0:2377"),
+        (("0.0.0.0:2377", "192.0.2.1:99"), "192.0.2.1:98", "", "192.0.2.1:98", "0.0.0.0:2377"),
+        # Nothing was said at the join: found out by others, on the port listened on.
+        (("0.0.0.0:4000", ""), "eth0", "", "10.77.30.2:4000", "0.0.0.0:4000"),
+        (("0.0.0.0:1", "10.0.0.1:1"), "eth0:5", "eth0", "10.77.30.2:5", "10.77.30.2:2377"),
+        (("0.0.0.0:1", "10.0.0.1:1"), "eth0", ":7", "10.77.30.2:1", "0.0.0.0:7"),
+    ],
+)
+def test_a_changed_address_and_what_becomes_of_the_listener(
+    known: tuple[str, str], text: str, listen_text: str, advertise: str, listen: str
+) -> None:
+    before = addresses.Resolved(*known, local="10.0.0.1")
+    found = addresses.resolve_update(text, listen_text, before, Surroundings([LO, ETH0]))
+    assert (found.advertise, found.listen) == (advertise, listen)
+
+
+def test_without_any_address_of_its_own_the_local_one_stays() -> None:
+    found = addresses.resolve_update("192.0.2.1", "", KNOWN, Surroundings([LO]))
+    assert found.local == "10.0.0.1"
+    assert addresses.resolve_update("eth0", "", KNOWN, Surroundings([ETH0])).local == "10.77.30.2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.0.0.0", "::", "nosuch0", "10.0.0.1:x", "10.0.0.1:0", "10.0.0.1:65536", "[::1", "\u0661:1"],
+)
+def test_bad_new_addresses(text: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        addresses.resolve_update(text, "", KNOWN, Surroundings([LO, ETH0]))
+    assert told(caught) == (400, addresses.BAD_ADVERTISE)
+    with pytest.raises(Refusal) as caught:
+        addresses.resolve_update("", "", KNOWN, Surroundings([LO, ETH0]))
+    assert told(caught) == (400, 'invalid AdvertiseAddr "": invalid empty address')
+
+
 def test_init_uses_the_only_address_of_the_only_device() -> None:
     resolved = addresses.resolve_init("0.0.0.0:2377", "", Surroundings([LO, ETH0]))
     assert resolved == addresses.Resolved("0.0.0.0:2377", "10.77.30.2:2377", "10.77.30.2")
@@ -71,6 +119,8 @@ def test_a_foreign_advertise_address_needs_a_local_one() -> None:
 def test_the_default_advertise_address_comes_before_guessing() -> None:
     around = Surroundings([LO, ETH0], default_advertise="127.0.0.1")
     assert addresses.resolve_advertise("", "2377", around) == ("127.0.0.1", "2377")
+    with_port = Surroundings([LO, ETH0], default_advertise="eth0:4000")
+    assert addresses.resolve_advertise("", "2377", with_port) == ("10.77.30.2", "4000")
     with pytest.raises(Refusal) as caught:
         addresses.resolve_advertise("", "1", Surroundings([LO], default_advertise="nosuch0"))
     assert told(caught) == (400, addresses.BAD_DEFAULT_ADVERTISE)

@@ -303,12 +303,12 @@ class Hall:
     def __init__(self) -> None:
         self.node = OwnNode()
         self.changes = Changes(self.node)
-        self.checked: list[tuple[str, float]] = []
+        self.checked: list[tuple[str, float, str]] = []
         self.trouble: SwarmError | None = None
         self.service = RaftMembershipService(self.node, self.changes, self.check)
 
-    async def check(self, addr: str, seconds: float) -> None:
-        self.checked.append((addr, seconds))
+    async def check(self, addr: str, seconds: float, node_id: str) -> None:
+        self.checked.append((addr, seconds, node_id))
         if self.trouble is not None:
             raise self.trouble
 
@@ -316,7 +316,7 @@ class Hall:
 async def test_a_manager_joins_at_the_address_it_calls_from() -> None:
     hall = Hall()
     answer = await hall.service.join(api.JoinRequest(addr="0.0.0.0:2377"), PEER)
-    assert hall.checked == [("10.0.0.9:2377", 5.0)]
+    assert hall.checked == [("10.0.0.9:2377", 5.0, "")]
     assert hall.changes.added == [("joiner", "10.0.0.9:2377")]
     assert answer.raft_id == 99
     assert {m.raft_id: m.addr for m in answer.members} == {
@@ -326,6 +326,18 @@ async def test_a_manager_joins_at_the_address_it_calls_from() -> None:
     }
     assert not any(m.HasField("status") for m in answer.members)
     assert not answer.removed_members
+
+
+@pytest.mark.parametrize(
+    ("addr", "must_be"),
+    [("10.0.0.7:2377", "node2"), ("10.0.0.2:2377", "")],
+)
+async def test_a_member_that_moves_must_answer_there_itself(addr: str, must_be: str) -> None:
+    hall = Hall()
+    member = Peer(node_id="node2", roles=("swarm-manager",), remote_addr="10.0.0.2:40000")
+    await hall.service.join(api.JoinRequest(addr=addr), member)
+    assert hall.checked == [(addr, 5.0, must_be)]
+    assert hall.changes.added == [("node2", addr)]
 
 
 async def test_who_cannot_be_called_back_does_not_join() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import socket
 import ssl
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -377,3 +378,45 @@ async def test_port_taken_fails_at_start() -> None:
             with contextlib.suppress(SwarmError):
                 await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
         assert at.seen
+
+
+async def test_ports_come_and_go_while_it_serves() -> None:
+    async with house() as at:
+        server, first = at.server, f"127.0.0.1:{at.server.port}"
+        for_worker = at.root.issue("w1")
+        assert not await server.listen_also(first), "open already"
+        second = f"127.0.0.2:{at.server.port}"
+        assert await server.listen_also(second)
+        assert server.addresses == [first, second]
+        caller = await dial(second, for_worker)
+        try:
+            await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+            with pytest.raises(OSError, match="address already in use"):
+                await server.listen_also(f"0.0.0.0:{at.server.port}")
+            server.stop_listening(second)
+            assert server.addresses == [first]
+            with pytest.raises(Unavailable):
+                await dial(second, for_worker)
+            await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+        finally:
+            await caller.close()
+        server.stop_listening(second)  # closed already
+        async with dialled(server, for_worker) as caller:
+            await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+    with pytest.raises(Unavailable):
+        await server.listen_also(second)
+
+
+async def test_a_wildcard_covers_every_address_of_its_family() -> None:
+    root = Root()
+    credentials = root.issue("m1", "swarm-manager")
+    async with serving(dummy_services([]), credentials, listen="0.0.0.0:0") as server:
+        assert not await server.listen_also(f"127.0.0.7:{server.port}")
+        assert await server.listen_also(f"[::1]:{server.port}")
+
+
+async def test_a_manager_that_acknowledges_nothing_is_given_up() -> None:
+    async with house() as at, dialled(at.server, at.root.issue("w1")) as caller:
+        line = await caller._get_line()
+        sock = line.tunnel._link._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000

@@ -52,7 +52,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Addresses of a node about to start a cluster."""
+    """Addresses of a node: "host:port", "host:port", and one of this machine without a port."""
 
     listen: str
     advertise: str
@@ -118,8 +118,8 @@ def resolve_advertise(text: str, port: str, around: Surroundings) -> tuple[str, 
         parts = split_host_port(text) or (text, port)
         return str(_certain(parts[0], around.interfaces, BAD_ADVERTISE)), parts[1]
     if around.default_advertise:
-        chosen = _certain(around.default_advertise, around.interfaces, BAD_DEFAULT_ADVERTISE)
-        return str(chosen), port
+        parts = split_host_port(around.default_advertise) or (around.default_advertise, port)
+        return str(_certain(parts[0], around.interfaces, BAD_DEFAULT_ADVERTISE)), parts[1]
     return str(system_address(around)), port
 
 
@@ -149,6 +149,37 @@ def _local_address(listen_host: str, advertise_host: str, around: Surroundings) 
         return str(system_address(around))
     except Refusal:
         raise bad_request(MUST_SAY_LISTEN) from None
+
+
+def resolve_update(text: str, listen_text: str, known: Resolved, around: Surroundings) -> Resolved:
+    """All addresses of a manager that is to be known by another one; `known` are the present.
+
+    Without a port it keeps the one it is known by. Unless `listen_text` says where, it listens
+    as before: but a listen address that was the same as the advertised one moves along.
+    """
+    if not text:
+        raise bad_request(f"invalid AdvertiseAddr {quoted(text)}: invalid empty address")
+    listen_host, listen_port = split_host_port(known.listen) or (DEFAULT_HOST, DEFAULT_PORT)
+    old_host, old_port = split_host_port(known.advertise) or ("", listen_port)
+    host, port = resolve_advertise(text, old_port, around)
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise bad_request(BAD_ADVERTISE)
+    if listen_text:
+        wanted = with_defaults(listen_text, "ListenAddr")
+        listen_host, listen_port = resolve_listen(wanted, around.interfaces)
+    else:
+        listen_host = host if listen_host == old_host else listen_host
+        # Ports that differ are translated on the way here; that stays as it is.
+        listen_port = port if listen_port == old_port else listen_port
+    try:
+        local = _local_address(listen_host, host, around)
+    except Refusal:
+        local = known.local
+    return Resolved(
+        listen=join_host_port(listen_host, listen_port),
+        advertise=join_host_port(host, port),
+        local=local,
+    )
 
 
 def check_pool(pool: Sequence[str] | None, subnet_bits: int) -> None:

@@ -25,6 +25,7 @@ from swarmd.faces.engineapi.eventlog import EventLog
 from swarmd.faces.engineapi.interfaces import Interfaces, system_interfaces
 from swarmd.faces.engineapi.routes import (
     Table,
+    address,
     backup,
     events,
     logs,
@@ -52,6 +53,7 @@ _TABLES: tuple[Table, ...] = (
     secrets.ROUTES,
     logs.ROUTES,
     backup.ROUTES,
+    address.ROUTES,
 )
 
 

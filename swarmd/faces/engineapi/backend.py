@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from swarmd import api
+from swarmd.faces.engineapi.addresses import Resolved
 from swarmd.faces.engineapi.errors import Refusal
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "JoinRequest",
     "KnownManager",
     "LocalState",
+    "MoveRequest",
     "Outlook",
     "Refusal",
     "Remote",
@@ -78,6 +80,14 @@ class RestoreRequest:
     advertise_addr: str
     local_addr: str
     data_path_addr: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRequest:
+    """A checked change of this manager's address; `addresses` are the new ones."""
+
+    addresses: Resolved
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +193,14 @@ class Backend(Protocol):
 
     async def restore(self, request: RestoreRequest) -> str:
         """Go on alone from a backup on a node outside a swarm; this node's id."""
+        ...
+
+    def addresses(self) -> Resolved:
+        """Where the manager here listens, and what the others know it by."""
+        ...
+
+    async def move(self, request: MoveRequest) -> None:
+        """Have the manager here known by another address; when it raises nothing changed."""
         ...
 
     def outlook(self) -> Outlook:

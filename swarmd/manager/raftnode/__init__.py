@@ -7,6 +7,7 @@ beyond "a list of store actions".
 from swarmd.manager.raftnode.disk import Decryptor, Encryptor, Loaded, RaftDisk
 from swarmd.manager.raftnode.driver import TICK_SECONDS, RaftNode
 from swarmd.manager.raftnode.errors import (
+    AddressTaken,
     ChangeRefused,
     DiskDamaged,
     DiskFailed,
@@ -23,6 +24,7 @@ from swarmd.manager.raftnode.segments import Damage
 from swarmd.manager.raftnode.transport import Alone, Transport
 
 __all__ = [
+    "AddressTaken",
     "Alone",
     "ChangeRefused",
     "Damage",

@@ -5,12 +5,13 @@ SwarmError
 ├── DiskDamaged     what is on disk is not what was written; names file and offset
 ├── NotMember       this raft id was removed from the cluster
 ├── RequestTooLarge one proposal over the entry limit
+├── AddressTaken    a member cannot move to the address of another one
 └── NodeStopped     the raft node is not running
 """
 
 from __future__ import annotations
 
-from swarmd.base.errors import Code, FailedPrecondition, SwarmError
+from swarmd.base.errors import AlreadyExists, Code, FailedPrecondition, SwarmError
 
 
 class DiskFailed(SwarmError):
@@ -71,6 +72,19 @@ class NodeStopped(SwarmError):
 
 class ChangeRefused(SwarmError):
     """A configuration change was committed but made no sense; the stock text says why."""
+
+
+class AddressTaken(AlreadyExists):
+    """A member wants an address that another one is known by.
+
+    Ours, not stock's: messages for both would reach one of them, and be lost on it.
+    """
+
+    def __init__(self, addr: str, node_id: str) -> None:
+        super().__init__(
+            f"raft: address {addr} belongs to another manager, node {node_id}; "
+            "if that one is gone for good, demote it first"
+        )
 
 
 class QuorumAtRisk(FailedPrecondition):

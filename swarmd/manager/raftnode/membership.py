@@ -8,7 +8,7 @@ from swarmd.api import raftpb
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import DeadlineExceeded, NotLeader
 from swarmd.manager.raftnode.driver import RaftNode
-from swarmd.manager.raftnode.errors import ChangeRefused, QuorumAtRisk
+from swarmd.manager.raftnode.errors import AddressTaken, ChangeRefused, QuorumAtRisk
 from swarmd.manager.raftnode.members import Member, raft_member
 from swarmd.manager.raftnode.opening import new_raft_id
 from swarmd.manager.raftnode.proposals import Proposal
@@ -27,9 +27,11 @@ class Membership:
         self._one = asyncio.Lock()
 
     async def add(self, node_id: str, addr: str) -> int:
-        """Make a node a member, or change its address; returns its raft id. Raises `NotLeader`.
+        """Make a node a member, or change its address; returns its raft id.
 
-        A node that is a member already keeps its id, whoever asks how often.
+        A node that is a member already keeps its id, whoever asks how often. Raises
+        `NotLeader`, and `AddressTaken` for a member that would move onto another. A new
+        member may take the address of a dead one, as in stock swarms: a rebuilt host does.
         """
         async with self._one:
             known = self._node.membership.of_node(node_id)
@@ -38,6 +40,7 @@ class Membership:
             elif known.addr == addr:
                 return known.raft_id
             else:
+                self._demand_free(addr, known.raft_id)
                 raft_id, kind = known.raft_id, raftpb.ConfChangeUpdateNode
             context = raft_member(raft_id, node_id, addr).SerializeToString()
             await self._propose(raftpb.ConfChange(type=kind, node_id=raft_id, context=context))
@@ -84,6 +87,11 @@ class Membership:
         finally:
             unsubscribe()
         return leader
+
+    def _demand_free(self, addr: str, own_id: int) -> None:
+        for member in self._node.membership.all():
+            if member.addr == addr and member.raft_id != own_id:
+                raise AddressTaken(addr, member.node_id)
 
     def _free_id(self) -> int:
         members = self._node.membership

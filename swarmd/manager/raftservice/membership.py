@@ -28,7 +28,7 @@ CANNOT_DIAL_BACK = (
     "could not connect to prospective new cluster member using its advertised address"
 )
 
-CheckAddress = Callable[[str, float], Awaitable[None]]
+CheckAddress = Callable[[str, float, str], Awaitable[None]]
 
 
 class MemberList(Protocol):
@@ -36,6 +36,10 @@ class MemberList(Protocol):
 
     def all(self) -> Sequence[api.RaftMember]:
         """Every member."""
+        ...
+
+    def of_node(self, node_id: str) -> api.RaftMember | None:
+        """The member that is this node."""
         ...
 
 
@@ -75,7 +79,8 @@ class RaftMembershipService:
     SERVICE = "docker.swarmkit.v1.RaftMembership"
 
     def __init__(self, node: Node, changes: Changes, check: CheckAddress) -> None:
-        """`check(addr, seconds)` dials a manager and asks whether it serves Raft."""
+        """`check(addr, seconds, node_id)` dials a manager and asks whether it serves Raft;
+        with a node id it must also be that one."""
         self._node = node
         self._changes = changes
         self._check = check
@@ -83,16 +88,20 @@ class RaftMembershipService:
     async def join(self, request: api.JoinRequest, peer: Peer) -> api.JoinResponse:
         """Make the calling manager a member, once it can be reached at its address.
 
-        Repeating it is harmless: a member keeps its id, and may change its address so.
-        Raises the stock errors.
+        Repeating it is harmless: a member keeps its id, and may change its address so. A
+        member that moves must answer there itself, not some manager: stock asks no more than
+        that, and would believe in another interface of another manager. Raises the stock
+        errors, and `AddressTaken`.
         """
         if not self._node.id:
             raise FailedPrecondition(NOT_YET_MEMBER)
         if not self._node.is_leader():
             raise FailedPrecondition(LOST_LEADERSHIP)
         addr = completed(request.addr, peer.remote_addr)
+        known = self._node.membership.of_node(peer.node_id)
+        moves = known is not None and known.addr != addr
         try:
-            await self._check(addr, DIAL_BACK_SECONDS)
+            await self._check(addr, DIAL_BACK_SECONDS, peer.node_id if moves else "")
         except SwarmError as error:
             text = f"{CANNOT_DIAL_BACK}: rpc error: code = {_name(error)} desc = {error.message}"
             raise SwarmError(text) from error

@@ -86,6 +86,7 @@ class Agent:
         self._reported: dict[str, api.TaskStatus] = {}  # in this session
         self._report_due = asyncio.Event()
         self._recheck = asyncio.Event()
+        self._reopen = False
         self._session_id = ""
         self._backoff = 0.0
 
@@ -97,6 +98,11 @@ class Agent:
     def tls_changed(self, trusted_root: bytes) -> None:
         """The node's certificate or roots changed: describe anew, and reconnect if it shows."""
         self._root = trusted_root
+        self._recheck.set()
+
+    def reopen(self) -> None:
+        """Open a new session: managers take this node's address from where it calls."""
+        self._reopen = True
         self._recheck.set()
 
     async def run(self, ready: asyncio.Event) -> None:
@@ -112,8 +118,9 @@ class Agent:
                 await asyncio.sleep(self._entropy.uniform(0, self._backoff))
 
     async def _one_session(self, ready: asyncio.Event) -> None:
-        """Open a session and serve it; returns when the node's description changed."""
+        """Open a session and serve it; returns when a new one is due."""
         self._recheck.clear()
+        self._reopen = False
         description = await self._describe()
         caller = await self._connect()
         try:
@@ -160,6 +167,9 @@ class Agent:
             except TimeoutError:
                 pass
             self._recheck.clear()
+            if self._reopen:
+                log.info("agent: this node's address changed, opening a new session")
+                return
             if await self._describe() != description:
                 log.info("agent: this node's description changed, opening a new session")
                 return
