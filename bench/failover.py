@@ -32,10 +32,14 @@ from bench.managers import KINDS, PORT, Kind, Lan, Manager, init_body, wait_unti
 from bench.rest import Refused, Rest
 
 MANAGERS = 3
-LEDGERS = 3  # each shared by one writer of every manager
+PRIVATE_LEDGERS = (
+    2  # a manager; besides, one writer of each manager shares one ledger with the rest
+)
 NEXT_WRITE_SECONDS_MAX = 120.0
 ALL_BACK_SECONDS_MAX = 120.0
 CALM_SECONDS = (0.5, 1.5)  # between "all reachable" and the next kill, so that no rhythm forms
+# A group just made is slow until its leader knows what everybody is: two heartbeats of a second.
+FOUNDED_SECONDS = 4.0
 SEED = 20
 
 
@@ -48,29 +52,27 @@ class Outage:
 
 
 class Group:
-    """Three managers of one kind, their writers, and what these noted."""
+    """Three managers of one kind, their writers, and what these noted.
 
-    def __init__(self, managers: list[Manager], ledgers: list[Ledger]) -> None:
+    `ledgers`: (manager, ledger), a writer for each. Who shares a ledger with the leader's own
+    clients is often outrun by them; private ledgers show whether a manager can be written through.
+    """
+
+    def __init__(self, managers: list[Manager], ledgers: list[tuple[Manager, Ledger]]) -> None:
         self.managers = managers
-        self.ledgers = ledgers
+        self.ledgers = {ledger for _, ledger in ledgers}
         self.journal = Journal()
         self.outages: list[Window] = []
         self._may_write = threading.Event()
         self._over = threading.Event()
         self._threads = [
             threading.Thread(target=writer.run, args=(self.journal, self._may_write, self._over))
-            for writer in self._writers()
+            for writer in (
+                Writer(f"{at.name}-{ledger.name}", at.name, lambda at=at: at.socket, ledger)
+                for at, ledger in ledgers
+            )
         ]
         self._chance = random.Random(SEED)
-
-    def _writers(self) -> list[Writer]:
-        return [
-            Writer(
-                f"{manager.name}-{ledger.name}", manager.name, lambda m=manager: m.socket, ledger
-            )
-            for manager in self.managers
-            for ledger in self.ledgers
-        ]
 
     @contextlib.contextmanager
     def staffed(self) -> Iterator[None]:
@@ -184,9 +186,15 @@ def group(kind: Kind) -> Iterator[Group]:
             token = rest.call("GET", "/swarm")["JoinTokens"]["Manager"]
             for other in others:
                 _join(other, first, token)
-            ledgers = [open_ledger(rest, f"ledger{number}") for number in range(LEDGERS)]
+            shared = open_ledger(rest, "shared")
+            ledgers = [(manager, shared) for manager in managers] + [
+                (manager, open_ledger(rest, f"{manager.name}-{number}"))
+                for manager in managers
+                for number in range(PRIVATE_LEDGERS)
+            ]
         made = Group(managers, ledgers)
         made.wait_all_there(first)
+        time.sleep(FOUNDED_SECONDS)
         with made.staffed():
             yield made
 

@@ -1,6 +1,6 @@
 """Writers whose every write can be accounted for afterwards: lost, doubled, or there once.
 
-A ledger is a config whose labels count its writes. Several writers share it, each through a
+A ledger is a config whose labels count its writes. Several writers may share it, each through a
 manager of its own: one reads the ledger, adds one to the count, notes its own number, and asks to
 store that over the version it read. The store must refuse whoever comes second. So every count
 belongs to exactly one accepted write: a write that was lost shows as a count given out twice or
@@ -22,7 +22,7 @@ from bench.rest import Refused, Rest
 Outcome = Literal["accepted", "refused", "unknown"]
 
 REQUEST_SECONDS = 5.0  # then the end is unknown, and the writer goes on over a new connection
-PAUSE_SECONDS = 0.02  # between two writes of one writer: the managers share two cores with us
+PAUSE_SECONDS = 0.05  # between two writes of one writer: the managers share two cores with us
 AFTER_TROUBLE_SECONDS = 0.05
 OUTRUN = "update out of sequence"  # the one refusal that says: not applied (but see `audit`)
 TROUBLE = (OSError, http.client.HTTPException, Refused)
