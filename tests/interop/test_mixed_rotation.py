@@ -132,7 +132,7 @@ def tokens_rotate(probe: Probe, at: Node, members: Sequence[Node]) -> None:
 def root_rotates(probe: Probe, at: Node, members: Sequence[Node]) -> None:
     """Another root, asked for through one member: everybody moves, writes go on everywhere."""
     before, old = root_of(at), tokens(at)
-    at.docker("swarm", "ca", "--rotate", "--quiet")
+    at.docker("swarm", "ca", "--rotate", "--quiet", timeout=180)
     root = root_of(at)
     assert root != before
     issuer = x509.load_pem_x509_certificate(root.encode())
@@ -180,8 +180,8 @@ def local_state(node: Node) -> str:
     return node.docker("info", "--format", "{{.Swarm.LocalNodeState}}").stdout.strip()
 
 
-def comes_back_locked(node: Node, key: str, wrong: str = "") -> None:
-    """Restart a member, see that it is locked, open it."""
+def comes_back_locked(lead: Node, node: Node, key: str, wrong: str = "") -> None:
+    """Restart a member, see that it is locked, open it, wait for it."""
     node.kill()
     node.start()
     assert local_state(node) == "locked"
@@ -191,6 +191,7 @@ def comes_back_locked(node: Node, key: str, wrong: str = "") -> None:
         assert local_state(node) == "locked"
     node.docker("swarm", "unlock", stdin=f"{key}\n")
     wait_until("it is active", lambda: local_state(node) == "active", 60)
+    wait_listed(lead, **{lead.name: "Ready Leader", node.name: "Ready Reachable"})
 
 
 def autolock_comes_and_goes(lead: Node, stock: Engine, ours: Swarmd) -> None:
@@ -202,8 +203,8 @@ def autolock_comes_and_goes(lead: Node, stock: Engine, ours: Swarmd) -> None:
     for member in members:
         assert unlock_key(member) == first
         wait_until(f"{member.name} is sealed", lambda m=member: is_sealed(m), 60)
-    comes_back_locked(ours, first)
-    comes_back_locked(stock, first)
+    comes_back_locked(lead, ours, first)
+    comes_back_locked(lead, stock, first)
     wait_healthy(lead, members)
 
     versions = {member.name: key_version(member) for member in members}
@@ -217,8 +218,8 @@ def autolock_comes_and_goes(lead: Node, stock: Engine, ours: Swarmd) -> None:
             lambda m=member: key_version(m) > versions[m.name],
             60,
         )
-    comes_back_locked(ours, second, wrong=first)
-    comes_back_locked(stock, second, wrong=first)
+    comes_back_locked(lead, ours, second, wrong=first)
+    comes_back_locked(lead, stock, second, wrong=first)
     wait_healthy(lead, members)
 
     ours.docker("swarm", "update", "--autolock=false")

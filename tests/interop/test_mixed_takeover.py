@@ -45,8 +45,6 @@ def lan() -> Iterator[Lan]:
 
 def furnish(at: Engine) -> None:
     """A stock swarm with one of everything; `keep` and `web` run on w2."""
-    # A worker that dies keeps its tasks for three of these.
-    at.docker("swarm", "update", "--dispatcher-heartbeat", "60s", "--cert-expiry", "1000h")
     at.docker("secret", "create", "--label", "kind=word", "word", "-", stdin="hush")
     at.docker("config", "create", "page", "-", stdin="<html>")
     at.docker("network", "create", "-d", "overlay", "--subnet", "10.77.0.0/24", "net")
@@ -144,7 +142,8 @@ def test_a_living_stock_swarm_is_taken_over_and_given_back(lan: Lan) -> None:
     ):
         e1.docker(
             *("swarm", "init", "--advertise-addr", e1.ip, "--default-addr-pool", "10.20.0.0/16"),
-            *("--default-addr-pool-mask-length", "26"),
+            *("--default-addr-pool-mask-length", "26", "--cert-expiry", "1000h"),
+            *("--dispatcher-heartbeat", "60s"),  # a worker that dies keeps its tasks for three
         )
         for worker in (w2, w3):
             import_busybox(worker)
