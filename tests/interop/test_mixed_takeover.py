@@ -188,7 +188,7 @@ def test_a_living_stock_swarm_is_taken_over_and_given_back(lan: Lan) -> None:
         second = "m2" if first == "m1" else "m1"
         lead = {"m1": m1, "m2": m2}[first]
         change(lead, "promote", "e1")
-        wait_listed(lead, e1="Ready Reachable")
+        wait_listed(e1, **{first: "Ready Leader"}, e1="Ready Reachable")  # it serves, too
         for name in (second, first):
             change(e1, "demote", name)
             wait_listed(e1, **{name: "Ready"})
