@@ -96,18 +96,13 @@ class Host:
         """End every process of this host, its mounts and its namespaces."""
         if self._process is None:
             return
-        end = time.monotonic() + 10
-        while self._alive() and time.monotonic() < end:  # some may be born while we look
-            self.kill_all()
-            time.sleep(0.005)
+        self.kill_all()
         for program in self._programs:
             program.wait(10)
             for pipe in (program.stdin, program.stdout, program.stderr):
                 if pipe is not None:
                     pipe.close()
         assert self._process.stdin is not None and self._process.stdout is not None
-        # Nothing is left for the holder to end; its own way of looking takes a busy machine long.
-        self._process.kill()
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(10)
