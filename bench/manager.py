@@ -55,15 +55,20 @@ def prepare() -> None:
     """
     for folder in ("swarmd", "bench", "tests/harness"):
         if not compileall.compile_dir(str(ROOT / folder), quiet=1):
-            sys.exit(f"bench.manager: {folder} does not compile")
+            sys.exit(f"bench: {folder} does not compile")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
+def terminate_politely() -> None:
+    """Make SIGTERM unwind the program, so that everything started is ended."""
+    signal.signal(signal.SIGTERM, _terminated)
+
+
 def _terminated(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)  # unwinds, so that everything started is ended
+    sys.exit(128 + number)
 
 
 def main(arguments: list[str]) -> int:
@@ -73,7 +78,7 @@ def main(arguments: list[str]) -> int:
     if reason is not None:
         print(f"bench.manager: cannot measure here: {reason}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _terminated)
+    terminate_politely()
     prepare()
     print("\n".join(figures.machine()), flush=True)
     noted = figures.Figures()

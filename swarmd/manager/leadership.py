@@ -108,8 +108,14 @@ class RaftLeadership:
             return None, error
 
     async def refresh(self) -> None:
-        """Dial anew for the next call: our certificate or our trust changed."""
-        await self.close()
+        """Dial anew for the next call: our certificate or our trust changed.
+
+        The leader is as good as before, and so are the calls under way there: an operator's
+        request does not fail because a certificate was renewed beside it.
+        """
+        caller, self._caller = self._caller, None
+        if caller is not None:
+            await caller.retire()
 
     async def close(self) -> None:
         """End the connection."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -20,13 +20,12 @@ from swarmd.base.entropy import Entropy, SystemEntropy
 from swarmd.base.errors import (
     DeadlineExceeded,
     Internal,
-    SwarmError,
     Unavailable,
     error_for,
 )
 from swarmd.rpc import methods
 from swarmd.rpc.methods import Method
-from swarmd.rpc.peer import Caller, Disconnected, Metadata
+from swarmd.rpc.peer import Caller, ClosedHere, Disconnected, Metadata
 from swarmd.rpc.status import error_of
 from swarmd.rpc.streams import being_cancelled
 from swarmd.rpc.tls import Credentials
@@ -37,7 +36,6 @@ __all__ = ["Caller", "Credentials", "Metadata", "WireCaller", "dial"]
 MANAGER_NAME = "swarm-manager"
 CA_NAME = "swarm-ca"
 _NEVER_MS = 2**31 - 1
-_CANCELLED = 1
 _UP = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.CONNECTING)
 
 
@@ -85,6 +83,8 @@ class WireCaller:
         # Lines whose server said goodbye while calls were still under way on them.
         self._retired: list[_Line] = []
         self._closed = False
+        self._retiring = False
+        self._calls = 0
         # Held over the await of a connection attempt, which has a time limit and calls
         # nobody who could want this lock.
         self._connecting = asyncio.Lock()
@@ -108,6 +108,23 @@ class WireCaller:
             if line is not None:
                 await line.close()
 
+    async def retire(self) -> None:
+        """Close as soon as no call is under way any more; at once when there is none."""
+        self._retiring = True
+        if not self._calls:
+            await self.close()
+
+    @asynccontextmanager
+    async def _under_way(self) -> AsyncIterator[None]:
+        """Around every call: the last one out of a retired connection closes it."""
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if self._retiring and not self._calls:
+                await self.close()
+
     async def unary(
         self,
         method: str,
@@ -118,11 +135,12 @@ class WireCaller:
     ) -> Any:
         """Send one message, return one."""
         found = methods.find(method)
-        line = await self._get_line(timeout)
-        start = line.callable("unary_unary", found)
-        call = start(request.SerializeToString(), timeout=timeout, metadata=tuple(metadata))
-        with _Translated(line):
-            return _parse(found, await call)
+        async with self._under_way():
+            line = await self._get_line(timeout)
+            start = line.callable("unary_unary", found)
+            call = start(request.SerializeToString(), timeout=timeout, metadata=tuple(metadata))
+            with _Translated(line):
+                return _parse(found, await call)
 
     async def server_stream(
         self,
@@ -134,20 +152,21 @@ class WireCaller:
     ) -> AsyncIterator[Any]:
         """Send one message, iterate the answers; `aclose()` cancels the call."""
         found = methods.find(method)
-        line = await self._get_line(timeout)
-        start = line.callable("unary_stream", found)
-        call = start(request.SerializeToString(), timeout=timeout, metadata=tuple(metadata))
-        try:
-            while True:
+        async with self._under_way():
+            line = await self._get_line(timeout)
+            start = line.callable("unary_stream", found)
+            call = start(request.SerializeToString(), timeout=timeout, metadata=tuple(metadata))
+            try:
+                while True:
+                    with _Translated(line):
+                        raw = await call.read()
+                    if raw is grpc.aio.EOF:
+                        break
+                    yield _parse(found, raw)
                 with _Translated(line):
-                    raw = await call.read()
-                if raw is grpc.aio.EOF:
-                    break
-                yield _parse(found, raw)
-            with _Translated(line):
-                await _finished(call)
-        finally:
-            call.cancel()
+                    await _finished(call)
+            finally:
+                call.cancel()
 
     async def client_stream(
         self,
@@ -162,20 +181,21 @@ class WireCaller:
         A server that answers early ends the sending; its answer is returned.
         """
         found = methods.find(method)
-        line = await self._get_line(timeout)
-        call = line.callable("stream_unary", found)(timeout=timeout, metadata=tuple(metadata))
-        try:
-            async for request in requests:
+        async with self._under_way():
+            line = await self._get_line(timeout)
+            call = line.callable("stream_unary", found)(timeout=timeout, metadata=tuple(metadata))
+            try:
+                async for request in requests:
+                    with _Translated(line):
+                        more = await _written(call, request.SerializeToString())
+                    if not more:
+                        break
                 with _Translated(line):
-                    more = await _written(call, request.SerializeToString())
-                if not more:
-                    break
-            with _Translated(line):
-                if not call.done():
-                    await call.done_writing()
-                return _parse(found, await call)
-        finally:
-            call.cancel()
+                    if not call.done():
+                        await call.done_writing()
+                    return _parse(found, await call)
+            finally:
+                call.cancel()
 
     async def _get_line(self, timeout: float | None = None) -> _Line:
         limit = self._timeout if timeout is None else min(timeout, self._timeout)
@@ -288,11 +308,7 @@ class _Translated:
             raise Disconnected("grpc: the client connection is closing") from error
         if isinstance(error, asyncio.CancelledError) and not being_cancelled():
             # close() of this caller, from another task: the call ended, not its task.
-            raise _closed_under() from error
-
-
-def _closed_under() -> SwarmError:
-    return error_for(_CANCELLED, "grpc: the client connection is closing")
+            raise ClosedHere("grpc: the client connection is closing") from error
 
 
 async def _finished(call: Any) -> None:

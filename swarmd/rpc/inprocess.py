@@ -126,6 +126,9 @@ class InProcess:
     async def close(self) -> None:
         """Nothing to close."""
 
+    async def retire(self) -> None:
+        """Nothing to close."""
+
     def _find(self, method: str) -> Bound:
         """Look the method up and, for others than this node itself, check the role."""
         bound = self._bound.get(method)

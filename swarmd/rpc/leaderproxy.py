@@ -20,7 +20,7 @@ from swarmd.base.errors import ResourceExhausted, SwarmError, Unavailable
 from swarmd.rpc import identity
 from swarmd.rpc.identity import Subject
 from swarmd.rpc.methods import Method
-from swarmd.rpc.peer import Caller, Disconnected, Leadership, Metadata
+from swarmd.rpc.peer import Caller, ClosedHere, Disconnected, Leadership, Metadata
 from swarmd.rpc.streams import as_generator
 
 CONNECTION_POLL_SECONDS = 1.0
@@ -93,7 +93,7 @@ class LeaderProxy:
             return await caller.unary(
                 method.short, request, timeout=origin.remaining(), metadata=metadata
             )
-        except Disconnected:
+        except (Disconnected, ClosedHere):  # broken, or given up here: another one leads now
             caller = await self._next_leader(origin)
         if caller is None:
             return await local()

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 from google.protobuf.message import Message
 
-from swarmd.base.errors import Unavailable
+from swarmd.base.errors import Code, SwarmError, Unavailable
 
 MANAGER_ROLE = "swarm-manager"
 WORKER_ROLE = "swarm-worker"
@@ -40,6 +40,12 @@ class Peer:
 
 class Disconnected(Unavailable):
     """There is no connection, or it broke; whether the call arrived is not known."""
+
+
+class ClosedHere(SwarmError):
+    """Our own side hung up during the call; whether it arrived is not known."""
+
+    code = Code.CANCELLED
 
 
 class Caller(Protocol):
@@ -83,6 +89,10 @@ class Caller(Protocol):
 
     async def close(self) -> None:
         """End the connection; calls under way fail. Closing twice is fine."""
+        ...
+
+    async def retire(self) -> None:
+        """Close as soon as no call is under way any more: another connection takes over."""
         ...
 
 

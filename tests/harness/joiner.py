@@ -1,6 +1,6 @@
 """A process that joins or renews with our client and says what came of it, as JSON.
 
-    python -m tests.harness.joiner STATE_DIR MANAGER_ADDR [TOKEN]
+    python -m tests.harness.joiner {STATE_DIR MANAGER_ADDR TOKEN}...     TOKEN "": renew
 
 A process of its own, because gRPC's threads stay in the network namespace they were born in.
 """
@@ -29,13 +29,18 @@ ROOT = Path(__file__).parents[2]
 
 def join(host: Host, state: Path, addr: str, token: str = "") -> dict[str, Any]:
     """Join (with a token) or renew (without) from `host`; the answer of `attempt`."""
-    arguments: Sequence[str] = [str(state), addr, *([token] if token else [])]
+    return join_each(host, (state, addr, token))[0]
+
+
+def join_each(host: Host, *attempts: tuple[Path, str, str]) -> list[dict[str, Any]]:
+    """The same for several (state directory, address, token), one after the other."""
+    arguments = [str(part) for each in attempts for part in each]
     done = host.run(
         [sys.executable, "-m", "tests.harness.joiner", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    return answers
 
 
 async def attempt(state: StateDir, addr: str, token: str) -> dict[str, Any]:
@@ -62,10 +67,17 @@ async def attempt(state: StateDir, addr: str, token: str) -> dict[str, Any]:
     }
 
 
+async def attempts(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """One attempt after the other."""
+    return [
+        await attempt(StateDir(Path(arguments[at])), *arguments[at + 1 : at + 3])
+        for at in range(0, len(arguments), 3)
+    ]
+
+
 def main() -> None:
-    """Run one attempt."""
-    state, addr, token = sys.argv[1], sys.argv[2], (sys.argv[3:] or [""])[0]
-    print(json.dumps(asyncio.run(attempt(StateDir(Path(state)), addr, token))))
+    """Run the attempts of the command line."""
+    print(json.dumps(asyncio.run(attempts(sys.argv[1:]))))
 
 
 if __name__ == "__main__":

@@ -147,12 +147,13 @@ class Swarmd:
             "DOCKER_CONFIG": str(self.root / "cli"),
         }
 
-    def run(self, cmd: Sequence[str], check: bool, timeout: float) -> Any:
+    def run(self, cmd: Sequence[str], check: bool, timeout: float, stdin: str = "") -> Any:
         """Run a program on this daemon's host."""
+        env = self.environment()
         if self.host is not None:
-            return self.host.run(cmd, check=check, timeout=timeout, env=self.environment())
+            return self.host.run(cmd, check=check, timeout=timeout, env=env, stdin=stdin)
         done = subprocess.run(
-            list(cmd), capture_output=True, text=True, timeout=timeout, env=self.environment()
+            list(cmd), capture_output=True, text=True, timeout=timeout, env=env, input=stdin
         )
         if check and done.returncode != 0:
             raise RuntimeError(f"{cmd}: exit {done.returncode}\n{done.stdout}{done.stderr}")
@@ -167,11 +168,16 @@ class Swarmd:
         return done
 
     def docker(
-        self, *args: str, check: bool = True, timeout: float = 60, cli: str | None = None
+        self,
+        *args: str,
+        check: bool = True,
+        timeout: float = 60,
+        cli: str | None = None,
+        stdin: str = "",
     ) -> subprocess.CompletedProcess[str]:
         """Run the stock docker CLI against this daemon."""
         command = [cli or self._stock_cli, "-H", f"unix://{self.socket}", *args]
-        done: subprocess.CompletedProcess[str] = self.run(command, check, timeout)
+        done: subprocess.CompletedProcess[str] = self.run(command, check, timeout, stdin)
         return done
 
     def json(self, *args: str) -> Any:

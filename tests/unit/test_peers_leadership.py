@@ -24,7 +24,7 @@ class Line:
     """A connection that answers one call."""
 
     def __init__(self, addr: str, answer: Any = None) -> None:
-        self.addr, self.answer, self.closed = addr, answer, False
+        self.addr, self.answer, self.closed, self.retired = addr, answer, False, False
         self.asked: list[tuple[str, Any, float | None]] = []
 
     async def unary(self, method: str, request: Any, *, timeout: float | None = None) -> Any:
@@ -35,6 +35,9 @@ class Line:
 
     async def close(self) -> None:
         self.closed = True
+
+    async def retire(self) -> None:
+        self.retired = True
 
 
 async def test_joining_is_one_call() -> None:
@@ -136,12 +139,13 @@ async def test_the_connection_to_the_leader_is_kept_until_something_changes() ->
     assert await leadership.leader_caller() is first
     await leadership.refresh()  # other certificates
     second = await leadership.leader_caller()
-    assert second is not first and lines[0].closed
+    assert second is not first and lines[0].retired
+    assert not lines[0].closed, "a call under way there would have failed"
     raft.addr = "10.0.0.9:2377"
     third: Any = await leadership.leader_caller()
     assert third.addr == "10.0.0.9:2377" and lines[1].closed
     await leadership.close()
-    assert all(line.closed for line in lines)
+    assert [line.closed for line in lines] == [False, True, True]
 
 
 def test_calls_wait_for_a_leader_that_is_coming_up() -> None:

@@ -23,7 +23,7 @@ from swarmd.base.errors import (
 from swarmd.rpc import leaderproxy, methods
 from swarmd.rpc.client import WireCaller, dial
 from swarmd.rpc.inprocess import InProcess
-from swarmd.rpc.peer import Caller, Disconnected, Peer
+from swarmd.rpc.peer import Caller, ClosedHere, Disconnected, Peer
 from swarmd.rpc.server import Server
 from swarmd.rpc.tls import Credentials
 from tests.wire.rpc_kit import (
@@ -269,15 +269,16 @@ async def test_waiting_for_a_connection_ends_with_the_callers_deadline() -> None
             await call(caller, "Dispatcher/Heartbeat", timeout=0.2)
 
 
+@pytest.mark.parametrize("lost", [Disconnected, ClosedHere])
 async def test_unary_calls_are_repeated_once_on_the_next_leader(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, lost: type[SwarmError]
 ) -> None:
     monkeypatch.setattr(leaderproxy, "NEW_LEADER_POLL_SECONDS", 0.01)
     serving_now = api.HealthCheckResponse.ServingStatus.SERVING
 
     class Dead(Caller):
         async def unary(self, method: str, request: Any, **options: Any) -> Any:
-            raise Disconnected('connection error: desc = "transport is closing"')
+            raise lost('connection error: desc = "transport is closing"')
 
     class Electing:
         def __init__(self, real: Caller) -> None:

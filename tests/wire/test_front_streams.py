@@ -25,7 +25,7 @@ from swarmd.base.errors import (
     Unavailable,
 )
 from swarmd.rpc.client import WireCaller, dial
-from swarmd.rpc.peer import Peer
+from swarmd.rpc.peer import ClosedHere, Disconnected, Peer
 from swarmd.rpc.server import Server
 from swarmd.rpc.streams import as_generator
 from tests.wire.rpc_kit import (
@@ -504,3 +504,59 @@ async def test_a_caller_connects_again_after_its_manager_came_back() -> None:
         await caller.close()
         await caller.close()
     assert len(seen) == 52
+
+
+class Gate:
+    """A Heartbeat handler that answers when it may."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def heartbeat(self, request: Any, peer: Peer) -> Any:
+        self.asked.set()
+        await self.open.wait()
+        return api.HeartbeatResponse()
+
+
+async def test_a_retired_connection_ends_with_its_last_call() -> None:
+    gate, house = Gate(), Endless()
+    handlers = {"Dispatcher/Heartbeat": gate.heartbeat, "Dispatcher/Session": house.session}
+    async with pair(handlers) as (_, caller), asyncio.timeout(20):
+        stream = caller.server_stream("Dispatcher/Session", SESSION)
+        await anext(stream)
+        async with Tasks() as tasks:
+            answer = tasks.spawn(caller.unary("Dispatcher/Heartbeat", HEARTBEAT), "beat")
+            await gate.asked.wait()
+            await caller.retire()
+            gate.open.set()
+            assert await answer == api.HeartbeatResponse()
+        assert caller.connected and house.open == 1, "the stream goes on"
+        await as_generator(stream).aclose()
+        assert not caller.connected
+        with pytest.raises(Disconnected):
+            await caller.unary("Dispatcher/Heartbeat", HEARTBEAT)
+
+
+async def test_retiring_an_idle_connection_closes_it() -> None:
+    async with pair({}) as (_, caller):
+        await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+        await caller.retire()
+        assert not caller.connected
+
+
+async def test_a_call_closed_under_says_so() -> None:
+    gate = Gate()
+    async with pair({"Dispatcher/Heartbeat": gate.heartbeat}) as (_, caller), asyncio.timeout(20):
+
+        async def refused() -> SwarmError:
+            with pytest.raises(ClosedHere) as caught:
+                await caller.unary("Dispatcher/Heartbeat", HEARTBEAT)
+            return caught.value
+
+        async with Tasks() as tasks:
+            ended = tasks.spawn(refused(), "beat")
+            await gate.asked.wait()
+            await caller.close()
+            error = await ended
+    assert (error.code, error.message) == (1, "grpc: the client connection is closing")
