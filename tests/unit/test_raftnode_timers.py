@@ -30,6 +30,7 @@ from tests.harness.raftnodes import Group, One, Quick, eventually
 STOCK = (STOCK_ELECTION, STOCK_HEARTBEAT)
 QUICK = (STOCK_ELECTION, FAST_HEARTBEAT)
 SHORT = (FAST_ELECTION, FAST_HEARTBEAT)
+SLOW_TICK = 4.0
 TICK = 0.2  # seconds; the core's ticks are a tenth of it
 
 
@@ -142,6 +143,56 @@ def test_a_new_leader_of_a_fast_group_asks_around_quickly() -> None:
     assert timers.now() == STOCK
 
 
+def heartbeats(timers: Timers, ticks: int) -> list[int]:
+    """After how many of the core's ticks a leader's next heartbeats leave, as the core counts."""
+    sent, elapsed = [], 0
+    for passed in range(1, ticks + 1):
+        timers.tick()
+        timers.on_members((1, 2, 3), 1)
+        elapsed += 1
+        if elapsed >= timers.now()[1]:
+            sent.append(passed)
+            elapsed = 0
+    return sent
+
+
+@pytest.mark.parametrize("others", [(), (answer(2, HELLO),)], ids=["unknown", "mixed"])
+def test_a_leader_whose_group_grew_asks_around_quickly(others: tuple[raftpb.Message, ...]) -> None:
+    """But for three seconds only, should the new one not know the marks."""
+    timers = leading(*others, voters=(1, 2))
+    assert timers.now() == STOCK
+    timers.on_members((1, 2, 3), 1)
+    assert not timers.fast and timers.now() == QUICK
+    sent = heartbeats(timers, 2 * EAGER_TICKS)
+    quick = [tick for tick in sent if tick < EAGER_TICKS]
+    assert quick == list(range(FAST_HEARTBEAT, EAGER_TICKS, FAST_HEARTBEAT))
+    slow = [tick for tick in sent if tick >= EAGER_TICKS]
+    assert len(slow) == (2 * EAGER_TICKS - quick[-1]) // STOCK_HEARTBEAT
+    assert timers.now() == STOCK
+
+
+def test_a_group_of_three_is_fast_with_the_first_answer_of_the_third() -> None:
+    timers = leading(answer(2, HELLO), voters=(1, 2))
+    timers.on_members((1, 2, 3), 1)
+    heartbeats(timers, FAST_HEARTBEAT)
+    timers.hear(answer(3, HELLO), 5)
+    timers.on_members((1, 2, 3), 1)
+    assert timers.fast
+
+
+def test_nothing_but_growth_is_a_reason_to_ask_around() -> None:
+    timers = leading(voters=(1, 2, 3))
+    assert timers.now() == STOCK, "these were there when it was elected"
+    timers.on_members((1, 2), 1)
+    assert timers.now() == STOCK
+    timers.on_members((1, 4), 1)
+    assert timers.now() == QUICK, "one went, but one came"
+    follower = Timers(True)
+    follower.on_members((1, 2), 1)
+    follower.on_members((1, 2, 3), 1)
+    assert follower.now() == STOCK
+
+
 @pytest.mark.parametrize(("greeting", "mark"), [(0, 0), (HELLO, HELLO), (FAST, HELLO)])
 def test_only_a_leader_that_knows_marks_gets_one(greeting: int, mark: int) -> None:
     timers = Timers(True)
@@ -158,6 +209,10 @@ def test_nothing_happens_where_it_is_not_allowed() -> None:
     timers.mark(sent)
     timers.mark(response)
     assert (sent.rejectHint, response.rejectHint, timers.now()) == (0, 0, STOCK)
+    timers.on_state(Role.LEADER, 1, 1)
+    timers.on_members((1,), 1)
+    timers.on_members((1, 2), 1)
+    assert timers.now() == STOCK
 
 
 # Real members in one process
@@ -199,6 +254,18 @@ async def test_a_dead_leader_is_replaced_within_two_ticks(tmp_path: Path) -> Non
         # One of three is gone: nothing could be won by hurry, so there is none.
         leader = next(one for one in rest if one.node.is_leader())
         await eventually(lambda: not leader.node.fast)
+
+
+async def test_a_group_just_formed_is_soon_fast(tmp_path: Path) -> None:
+    """Well within the stock heartbeat that told the leader before."""
+    async with Tasks() as tasks:
+        group = Group(tmp_path, tasks)
+        first = await group.found("a", tick_seconds=SLOW_TICK, fast_failover=True)
+        await eventually(first.node.is_leader)
+        await group.join(first, "b", tick_seconds=SLOW_TICK, fast_failover=True)
+        await eventually(lambda: len(first.node.members()) == 2)
+        await group.join(first, "c", tick_seconds=SLOW_TICK, fast_failover=True)
+        await eventually(lambda: first.node.fast, SLOW_TICK / 2)
 
 
 async def test_with_a_stock_vote_needed_nobody_hurries(tmp_path: Path) -> None:

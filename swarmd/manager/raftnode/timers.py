@@ -20,7 +20,8 @@ from swarmd.cluster.raft import NONE, Role
 PARTS = 10  # the core's ticks per tick of the settings
 STOCK_ELECTION, STOCK_HEARTBEAT = 10 * PARTS, PARTS
 FAST_ELECTION, FAST_HEARTBEAT = PARTS, PARTS // 5
-# A new leader of a fast group finds out quickly who is there: this long, in the core's ticks.
+# A new leader of a fast group, and one whose group grew, finds out quickly who is there: this
+# long, in the core's ticks. More heartbeats than stock sends do a stock follower no harm.
 EAGER_TICKS = 3 * PARTS
 # Without any leader for so long (core's ticks) the group may have changed: be as stock again.
 LEADERLESS_TICKS_MAX = 60 * PARTS
@@ -37,6 +38,7 @@ class Timers:
         """`allowed`: False for stock timing whatever others say; nothing is marked then."""
         self._allowed = allowed
         self._known: set[int] = set()  # members whose last answer to us as leader had the mark
+        self._voters: frozenset[int] | None = None  # as leader, once they were looked at
         self.told = False
         """As follower: the last leader's last heartbeat was marked fast."""
         self._greeted = False  # it had a mark of ours at all
@@ -68,6 +70,7 @@ class Timers:
         """Role or leader changed."""
         if role is Role.LEADER and self._role is not Role.LEADER:
             self._known.clear()
+            self._voters = None
             self._eager = EAGER_TICKS if self.told else 0
             self.told = False
         if role is not Role.LEADER:
@@ -78,6 +81,10 @@ class Timers:
 
     def on_members(self, voters: Collection[int], own_id: int) -> None:
         """As leader: decide whether the group is fast, by who is a voter and who answered."""
+        grown = self._voters is not None and not self._voters.issuperset(voters)
+        if grown and self._allowed and self._role is Role.LEADER:
+            self._eager = EAGER_TICKS
+        self._voters = frozenset(voters)
         self._known.intersection_update(voters)
         answering = len(self._known - {own_id})
         self.fast = self._role is Role.LEADER and answering >= len(voters) // 2 + 1
