@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import partial
 
 from swarmd.base.errors import InvariantViolation
@@ -38,6 +39,8 @@ class Outcome:
     wedged: bool
     healed_timeouts: float
     digest: int
+    tally: Counter[str] = field(default_factory=Counter)
+    """How often what happened, see `raft_coverage`."""
 
 
 def run_seed(seed: int) -> Outcome:
@@ -62,6 +65,7 @@ def run_seed(seed: int) -> Outcome:
         wedged=wedged,
         healed_timeouts=took,
         digest=committed[-1].digest if committed else 0,
+        tally=world.tally,
     )
 
 
@@ -74,7 +78,7 @@ def _run(world: World) -> float:
     # Old messages and pauses drain first; they may be as late as the world was slow.
     frozen = max(member.frozen_until for member in world.members.values())
     world.run_until(max(frozen, world.now + world.weather.delay + world.weather.disk_delay))
-    timeout = max(member.tick_seconds * member.election_ticks for member in world.members.values())
+    timeout = max(member.election_seconds for member in world.members.values())
     start = world.now
     while world.now < start + HEALED_TIMEOUTS_MAX * timeout:
         goal = len(world.checker.committed) + 1
