@@ -62,13 +62,17 @@ class World:
         self._number += 1
         heapq.heappush(self._heap, (self.now + delay, self._number, action))
 
-    def run_until(self, end: float, done: Callable[[], bool] | None = None) -> bool:
-        """Run events up to `end`, or until `done`; returns whether it stopped early."""
+    def run_until(
+        self, end: float, done: Callable[[], bool] | None = None, *, every: int = 8
+    ) -> bool:
+        """Run events up to `end`, or until `done`, which is asked after `every` so many events;
+        returns whether it stopped early.
+        """
         while self._heap and self._heap[0][0] <= end:
             self.now, _, action = heapq.heappop(self._heap)
             self.count += 1
             action()
-            if done is not None and self.count % 8 == 0 and done():
+            if done is not None and self.count % every == 0 and done():
                 return True
         self.now = end
         return False
