@@ -57,6 +57,11 @@ class Faults:
         self.chance.choices([act for _, act in self._kinds], weights)[0]()
         self._next()
 
+    def _awake(self) -> Member | None:
+        """One that would notice what it is asked."""
+        member = self._any(up=True)
+        return member if member is not None and member.frozen_until <= self.world.now else None
+
     def _any(self, *, up: bool) -> Member | None:
         found = [m for m in self.world.members.values() if (m.node is not None) == up]
         return self.chance.choice(found) if found else None
@@ -159,14 +164,14 @@ class Faults:
 
     def _transfer(self) -> None:
         """Ask any member, so that forwarding is used as well."""
-        member, heir = self._any(up=True), self._any(up=True)
+        member, heir = self._awake(), self._any(up=True)
         if member is not None and heir is not None and member.node is not None:
             self.world.note("transfer", member.id, "to", heir.id)
             member.node.transfer_leadership(heir.id)
             self.world.touched(member)
 
     def _campaign(self) -> None:
-        member = self._any(up=True)
+        member = self._awake()
         if member is not None and member.node is not None:
             self.world.note("campaign", member.id)
             self.world.tally["false alarm"] += bool(self.world.leaders())

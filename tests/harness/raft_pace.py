@@ -18,7 +18,7 @@ from functools import partial
 
 from swarmd.api import raftpb
 from swarmd.base.errors import InvariantViolation
-from swarmd.manager.raftnode.timers import PARTS, STOCK_ELECTION
+from swarmd.manager.raftnode.timers import FAST_ELECTION, FAST_HEARTBEAT, PARTS, STOCK_ELECTION
 from tests.harness.raft_checks import Broken, core_of
 from tests.harness.raft_member import Kind, Member, Weather
 from tests.harness.raft_world import World
@@ -35,6 +35,8 @@ ROUNDS_MAX = 4
 REST_TIMEOUTS = 6
 # From a change of members to the mode it asks for: the next heartbeat of stock, and an answer.
 MODE_SECONDS = 1.5
+# The same after the start of a newcomer, of which the leader knows that it comes.
+NEWCOMER_SECONDS = 0.6
 MEMBERS_MAX = 5
 # What a hanging disk may cost a leader: from then on it is silent (driver.SLOW_DISK_TICKS).
 DISK_PATIENCE = 5.0
@@ -66,7 +68,7 @@ def draw(chance: random.Random) -> Weather:
     """A good network of swarmd members, stock members, or both."""
     return Weather(
         duration=0.0,
-        members=chance.choice((2, 3, 3, 3, 4, 5)),
+        members=chance.choice((2, 3, 3, 4, 5, 5)),
         check_quorum=True,
         election_ticks=STOCK_ELECTION // PARTS,
         loss=0.0,
@@ -80,7 +82,7 @@ def draw(chance: random.Random) -> Weather:
         size_per_message=65535,
         inflight=256,
         paced=True,
-        stock_share=chance.choice((0.0, 0.0, 0.0, 0.3, 0.6, 1.0)),
+        stock_share=chance.choice((0.0, 0.0, 0.0, 0.2, 0.3, 0.6, 1.0)),
         skew=chance.choice((0.0, 0.02, 0.1)),
     )
 
@@ -229,6 +231,21 @@ class Pace:
             return False
         return all(m.timers is None or m.timers.told == fast for m in self.followers)
 
+    def _check_waits(self) -> None:
+        """Everybody counts as the mode says, leaders' own quorum always as stock."""
+        fast = self._fast_expected()
+        for member in self.voters:
+            assert member.node is not None
+            core, election = core_of(member.node), member.first_timers[0]
+            if fast and not member.leads() and member.kind is Kind.SWARMD:
+                election = FAST_ELECTION
+            if core.election_ticks != election:
+                raise Broken(f"{member.id} waits {core.election_ticks} ticks, not {election}")
+        beat = FAST_HEARTBEAT if fast else self.leader.first_timers[1]
+        node = self.leader.node
+        if node is None or core_of(node).heartbeat_ticks != beat:
+            raise Broken(f"heartbeats of {self.leader.id} are not {beat} ticks apart")
+
     # -- steps of episodes -------------------------------------------------------------------
 
     def _begin(self, name: str) -> None:
@@ -306,6 +323,7 @@ class Pace:
     def _calm(self) -> bool:
         self._begin("calm")
         self._undisturbed(partial(self._linger, 5.0, 25.0))
+        self._check_waits()
         return True
 
     def _noise(self) -> bool:
@@ -426,8 +444,20 @@ class Pace:
 
     def _join(self, member: Member) -> None:
         self._change(raftpb.ConfChangeAddNode, member.id)
-        self._linger(0.0, self.chance.choice((0.01, 5.0)))
+        if not self.world.run_until(self.world.now + 1.0, lambda: member in self.voters):
+            raise Broken(f"{member.id} was not added")
+        late = self.chance.choice((0.0, 0.5, 5.0))
+        self._linger(0.0, late)
         self.world.start(member)
+        if late > 1.0 or self.leader.kind is Kind.STOCK:
+            return
+        # The leader asks around quickly: after two of its heartbeats everybody should know.
+        bound = self.world.now + NEWCOMER_SECONDS * self._slowest()
+        slack = 6 * (self.world.weather.delay + self.world.weather.disk_delay)
+        if not self.world.run_until(bound + slack, self._has_mode):
+            raise Broken(
+                f"fast should be {self._fast_expected()} {NEWCOMER_SECONDS} s after a start"
+            )
 
     def _remove(self) -> bool:
         if len(self.voters) < 3:

@@ -21,7 +21,7 @@ from swarmd.cluster.raft import (
 )
 from swarmd.cluster.raft.messages import sender
 from swarmd.manager.raftnode.driver import SLOW_DISK_TICKS
-from swarmd.manager.raftnode.timers import FAST, Timers
+from swarmd.manager.raftnode.timers import FAST, STOCK_ELECTION, Timers
 from tests.harness.raft_checks import Broken, Checker, Seen, chain, core_of
 from tests.harness.raft_coverage import PHRASES
 from tests.harness.raft_disk import Compaction, Disk, Write, replay
@@ -194,7 +194,10 @@ class World:
             self.checker.look(member.node, member.seen)
             if len(self.leader_log) < len(self.checker.leaders):
                 self.leader_log.append((self.now, member.id))
-            if member.pending is not None or not member.node.has_ready():
+            if member.pending is not None:
+                return
+            if not member.node.has_ready():
+                self._check_patience(member, member.node)
                 return
             member.pending = ready = member.node.ready()
             writes = member.disk.start(ready)
@@ -203,6 +206,19 @@ class World:
                 self.after(delay, partial(self._written, member, ready, writes))
                 return
             self._finish(member, ready, writes)
+
+    def _check_patience(self, member: Member, node: RawNode) -> None:
+        """Under a stock leader everybody waits as stock does."""
+        core = core_of(node)
+        leader = self.members.get(core.leader)
+        if member.kind is not Kind.SWARMD or leader is None or leader.kind is not Kind.STOCK:
+            return
+        if (
+            leader.leads()
+            and leader.seen.term == core.term
+            and core.election_ticks != STOCK_ELECTION
+        ):
+            raise Broken(f"{member.id} waits {core.election_ticks} parts for a stock leader")
 
     def _disk_delay(self, member: Member, ready: Ready) -> float:
         """How long the writes of a `Ready` take; our driver waits for a needed sync only."""
@@ -366,6 +382,10 @@ class World:
         """Tell the sender's core how sending went, as a transport would."""
         if member.node is None:
             return
+        if member.frozen_until > self.now:
+            wait = member.frozen_until - self.now
+            self.after(wait, partial(self._report, member, message, ok=ok))
+            return
         if message.type == raftpb.MsgSnap:
             member.node.report_snapshot(message.to, ok)
         if not ok and self.chance.random() < 0.5:
@@ -418,6 +438,8 @@ class World:
     def propose(self) -> None:
         """Propose at everyone who believes to lead; now and then several at once."""
         for member in self.leaders():
+            if member.frozen_until > self.now:
+                continue
             for _ in range(self.chance.choice((1, 1, 1, 5))):
                 self._value += 1
                 data = f"v{self._value}".encode() + b"." * self.chance.choice((0, 0, 50))
@@ -430,7 +452,7 @@ class World:
 
     def read(self, member: Member) -> None:
         """Ask for a read index."""
-        if member.node is not None:
+        if member.node is not None and member.frozen_until <= self.now:
             self._value += 1
             context = f"r{self._value}".encode()
             self.checker.ask(context)
@@ -444,7 +466,7 @@ class World:
             return False
         member = leaders[-1]
         node = member.node
-        if node is None:
+        if node is None or member.frozen_until > self.now:
             return False
         if id == member.id and kind == raftpb.ConfChangeRemoveNode:
             # Drivers hand over before a leader is removed; the next leader removes it.
