@@ -65,8 +65,8 @@ class World:
     def run_until(
         self, end: float, done: Callable[[], bool] | None = None, *, every: int = 8
     ) -> bool:
-        """Run events up to `end`, or until `done`, which is asked after `every` so many events;
-        returns whether it stopped early.
+        """Run events up to `end`, or until `done`, which is asked after `every` so many events
+        and at the end; returns whether it is so.
         """
         while self._heap and self._heap[0][0] <= end:
             self.now, _, action = heapq.heappop(self._heap)
@@ -75,7 +75,7 @@ class World:
             if done is not None and self.count % every == 0 and done():
                 return True
         self.now = end
-        return False
+        return done is not None and done()
 
     def note(self, *what: object) -> None:
         """Remember an event for the report of a failure."""
