@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PROTOS := $(sort $(wildcard proto/swarmd/api/pb/*.proto))
 
-.PHONY: help setup up down cluster cluster-down check test proto bench clean
+.PHONY: help setup up down cluster cluster-down check test nightly proto bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -56,6 +56,10 @@ check: setup ## Format, lint, types, import contracts, wire facts, generated cod
 
 test: setup ## Run every test; engine tests skip with a reason where there is no root or dockerd
 	$(BIN)/pytest -q -n auto --dist worksteal
+
+# One line for each program of long runs; arguments of ours in NIGHTLY, as "--start 50000".
+nightly: setup ## Run 12000 simulated Raft groups on all processors; failing seeds tell how to repeat them
+	nice $(BIN)/python -m tests.sim.nightly $(NIGHTLY)
 
 bench: setup ## Measure one manager against a stock engine, alternately (root, dockerd, about 25 minutes)
 	$(BIN)/python -m compileall -q swarmd

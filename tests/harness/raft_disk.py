@@ -63,9 +63,12 @@ class Disk:
         """Make everything written so far survive."""
         self._synced = len(self._writes)
 
-    def crash(self, chance: random.Random) -> None:
-        """Lose a random tail of what was not synced."""
-        del self._writes[chance.randint(self._synced, len(self._writes)) :]
+    def crash(self, chance: random.Random) -> int:
+        """Lose a random tail of what was not synced; returns how many writes that was."""
+        kept = chance.randint(self._synced, len(self._writes))
+        lost = len(self._writes) - kept
+        del self._writes[kept:]
+        return lost
 
     def load(self) -> MemoryStorage:
         """What is found after a restart."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from swarmd.api import raftpb
-from tests.harness.raft_checks import core_of
-from tests.harness.raft_world import Member, World
+from tests.harness.raft_member import Kind, Member
+from tests.harness.raft_world import World
 
 MEMBERS_MAX = 7
 
@@ -30,7 +30,9 @@ class Faults:
             (1, self._update),
             (4, self._transfer),
             (3, self._campaign),
-            (1, self._timers),
+            (2, self._retime),
+            (3, self._promote),
+            (1, self._stick),
         )
 
     def begin(self) -> None:
@@ -54,6 +56,11 @@ class Faults:
         weights = [weight for weight, _ in self._kinds]
         self.chance.choices([act for _, act in self._kinds], weights)[0]()
         self._next()
+
+    def _awake(self) -> Member | None:
+        """One that would notice what it is asked."""
+        member = self._any(up=True)
+        return member if member is not None and member.frozen_until <= self.world.now else None
 
     def _any(self, *, up: bool) -> Member | None:
         found = [m for m in self.world.members.values() if (m.node is not None) == up]
@@ -81,6 +88,9 @@ class Faults:
     def _back(self, member: Member) -> None:
         """Bring a member back, unless it knows that it was removed."""
         if member.node is None and not self.world.healed and member.id not in member.removed:
+            if self.chance.random() < 0.2 and member.kind is not Kind.BARE:
+                member.kind = member.kind.other
+                self.world.tally["came back as the other kind"] += 1
             self.world.start(member)
 
     def _cut_one(self) -> None:
@@ -105,6 +115,7 @@ class Faults:
         if self.chance.random() < 0.6:
             self.world.cut.clear()
         self.world.note("cut off", ids)
+        self.world.tally["cut both ways"] += 1
         for id in ids:
             for other in self.world.members:
                 if other not in ids:
@@ -113,6 +124,7 @@ class Faults:
     def _cut_one_way(self) -> None:
         ids = list(self.world.members)
         if len(ids) > 1:
+            self.world.tally["cut one way"] += 1
             for _ in range(self.chance.randint(1, len(ids))):
                 pair = tuple(self.chance.sample(ids, 2))
                 self.world.note("cut", pair)
@@ -120,6 +132,7 @@ class Faults:
 
     def _mend(self) -> None:
         self.world.note("mend")
+        self.world.tally["mended"] += bool(self.world.cut)
         self.world.cut.clear()
 
     def _freeze(self) -> None:
@@ -128,6 +141,7 @@ class Faults:
             member.frozen_until = self.world.now + self.chance.uniform(
                 1, 2.5 * self.world.weather.election_ticks
             )
+            self.world.tally["pause"] += 1
             self.world.note("freeze", member.id, "until", round(member.frozen_until, 2))
 
     def _add(self) -> None:
@@ -150,16 +164,17 @@ class Faults:
 
     def _transfer(self) -> None:
         """Ask any member, so that forwarding is used as well."""
-        member, heir = self._any(up=True), self._any(up=True)
+        member, heir = self._awake(), self._any(up=True)
         if member is not None and heir is not None and member.node is not None:
             self.world.note("transfer", member.id, "to", heir.id)
             member.node.transfer_leadership(heir.id)
             self.world.touched(member)
 
     def _campaign(self) -> None:
-        member = self._any(up=True)
+        member = self._awake()
         if member is not None and member.node is not None:
             self.world.note("campaign", member.id)
+            self.world.tally["false alarm"] += bool(self.world.leaders())
             member.node.campaign()
             self.world.touched(member)
 
@@ -175,9 +190,25 @@ class Faults:
             self.world.read(member)
         self.world.after(self.chance.expovariate(1 / self.world.weather.read_every), self._read)
 
-    def _timers(self) -> None:
+    def _retime(self) -> None:
         member = self._any(up=True)
-        if member is not None and member.node is not None:
-            member.election_ticks = self.chance.choice((3, 5, 6, 10, 14))
-            member.node.set_timers(member.election_ticks, 1)
-            self.world.note("timers", member.id, core_of(member.node).election_ticks)
+        if member is not None and member.kind is Kind.BARE:
+            member.retime(self.chance.choice((3, 5, 6, 10, 14)))
+            self.world.note("timers", member.id, member.first_timers)
+            self.world.tally["timers changed"] += 1
+
+    def _promote(self) -> None:
+        """Make a learner of the newest leader a voter."""
+        leaders = self.world.leaders()
+        learners = leaders[-1].learners() if leaders else ()
+        if learners:
+            self.world.change(raftpb.ConfChangeAddNode, self.chance.choice(learners))
+
+    def _stick(self) -> None:
+        """Let a disk hang; what needs a sync waits."""
+        member = self._any(up=True)
+        if member is not None:
+            ticks = self.world.weather.election_ticks
+            member.stuck_until = self.world.now + self.chance.uniform(0.1, 1.5) * ticks
+            self.world.note("disk of", member.id, "hangs until", round(member.stuck_until, 2))
+            self.world.tally["disk hung"] += 1

@@ -3,114 +3,53 @@
 from __future__ import annotations
 
 import heapq
-import json
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from swarmd.api import raftpb
 from swarmd.base.errors import InvalidArgument
-from swarmd.cluster.raft import Config, MemoryStorage, ProposalDropped, RawNode, Ready, Role
+from swarmd.cluster.raft import (
+    ConfChangeInFlight,
+    Config,
+    MemoryStorage,
+    ProposalDropped,
+    RawNode,
+    Ready,
+    Role,
+)
 from swarmd.cluster.raft.messages import sender
+from swarmd.manager.raftnode.driver import SLOW_DISK_TICKS
+from swarmd.manager.raftnode.timers import FAST, STOCK_ELECTION, Timers
 from tests.harness.raft_checks import Broken, Checker, Seen, chain, core_of
+from tests.harness.raft_coverage import PHRASES
 from tests.harness.raft_disk import Compaction, Disk, Write, replay
+from tests.harness.raft_member import Kind, Member, Weather
 
 EVENTS_KEPT = 80
 # How long a leader goes on after it applied its own removal.
 LINGER = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Weather:
-    """How bad the world is; drawn once per seed. Times are in units of about one tick."""
-
-    duration: float
-    members: int
-    check_quorum: bool
-    election_ticks: int
-    loss: float
-    double: float
-    delay: float
-    disk_delay: float
-    fault_every: float
-    propose_every: float
-    read_every: float
-    snapshot_every: int
-    size_per_message: int
-    inflight: int
-
-    @staticmethod
-    def draw(chance: random.Random) -> Weather:
-        """One of many worlds, from calm to awful."""
-        election_ticks = chance.choice((3, 4, 6, 10))
-        size, window = chance.choice(((1, 1), (1, 16), (60, 4), (60, 256), (65535, 256)))
-        return Weather(
-            duration=election_ticks * chance.uniform(12, 26),
-            members=chance.choice((1, 2, 3, 3, 3, 4, 5, 5)),
-            check_quorum=chance.random() < 0.8,
-            election_ticks=election_ticks,
-            loss=chance.choice((0.0, 0.01, 0.05, 0.2)),
-            double=chance.choice((0.0, 0.02, 0.15)),
-            delay=election_ticks * chance.choice((0.01, 0.05, 0.2, 0.6)),
-            disk_delay=election_ticks * chance.choice((0.0, 0.0, 0.03, 0.2, 0.6)),
-            fault_every=election_ticks * chance.choice((0.2, 0.4, 0.8)),
-            propose_every=chance.choice((0.5, 2.0, 6.0)),
-            read_every=chance.choice((0.7, 5.0)),
-            snapshot_every=chance.choice((5, 20, 1000)),
-            size_per_message=size,
-            inflight=window,
-        )
-
-
-class Member:
-    """One manager: a disk that outlives crashes, and what runs on it."""
-
-    def __init__(self, id: int, chance: random.Random, election_ticks: int) -> None:
-        self.id = id
-        self.disk = Disk()
-        self.storage = MemoryStorage()
-        self.node: RawNode | None = None
-        self.seen = Seen()
-        self.life = 0
-        self.founders: list[int] = []
-        self.frozen_until = 0.0
-        self.tick_seconds = chance.uniform(0.75, 1.35)
-        self.election_ticks = election_ticks + chance.choice((0, 0, 0, 2))
-        # Stock managers run without pre-vote, ours with it.
-        self.pre_vote = chance.random() < 0.6
-        self.pending: Ready | None = None
-        self.applied = 0
-        self.digest = 0
-        self.removed: list[int] = []
-        self.snapshot_index = 0
-
-    def leads(self) -> bool:
-        """Whether it is up and believes to lead."""
-        return self.node is not None and core_of(self.node).role is Role.LEADER
-
-    def encode(self) -> bytes:
-        """The state machine as snapshot data."""
-        return json.dumps([self.applied, self.digest, self.removed]).encode()
-
-    def decode(self, data: bytes) -> None:
-        """Replace the state machine."""
-        self.applied, self.digest, self.removed = json.loads(data) if data else (0, 0, [])
-
-
 class World:
     """The event loop, a heap of (time, number, action), and the drivers of all members."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, draw: Callable[[random.Random], Weather] = Weather.draw) -> None:
+        """`draw` makes the weather from the seed's chance."""
         self.chance = random.Random(seed)
-        self.weather = Weather.draw(self.chance)
+        self.weather = draw(self.chance)
         self.checker = Checker()
+        self.tally: Counter[str] = Counter()
+        self.leader_log: list[tuple[float, int]] = []
+        """When a member became leader, and which; in the order of time."""
         self.now = 0.0
         self.count = 0
         self.healed = False
         self.members: dict[int, Member] = {}
         self.cut: set[tuple[int, int]] = set()
+        self._sent = 0
+        self._newest: dict[tuple[int, int], int] = {}
         self.events: deque[tuple[object, ...]] = deque(maxlen=EVENTS_KEPT)
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
@@ -123,20 +62,32 @@ class World:
         self._number += 1
         heapq.heappush(self._heap, (self.now + delay, self._number, action))
 
-    def run_until(self, end: float, done: Callable[[], bool] | None = None) -> bool:
-        """Run events up to `end`, or until `done`; returns whether it stopped early."""
+    def run_until(
+        self, end: float, done: Callable[[], bool] | None = None, *, every: int = 8
+    ) -> bool:
+        """Run events up to `end`, or until `done`, which is asked after `every` so many events
+        and at the end; returns whether it is so.
+        """
         while self._heap and self._heap[0][0] <= end:
             self.now, _, action = heapq.heappop(self._heap)
             self.count += 1
             action()
-            if done is not None and self.count % 8 == 0 and done():
+            if done is not None and self.count % every == 0 and done():
                 return True
         self.now = end
-        return False
+        return done is not None and done()
 
     def note(self, *what: object) -> None:
         """Remember an event for the report of a failure."""
-        self.events.append((round(self.now, 2), *what))
+        self.events.append((round(self.now, 3), *what))
+
+    def _trace(self, text: str) -> None:
+        self.note("says", text)
+        for phrase, kind in PHRASES.items():
+            if phrase in text:
+                self.tally[kind] += 1
+        if "ignores a vote request" in text:
+            self.tally["vote refused in a lease"] += 1
 
     # -- members -----------------------------------------------------------------------------
 
@@ -144,14 +95,19 @@ class World:
         """Start the first members as one group."""
         ids = list(range(1, self.weather.members + 1))
         for id in ids:
-            self.members[id] = Member(id, self.chance, self.weather.election_ticks)
+            self.members[id] = Member(id, self.chance, self.weather)
             self.members[id].founders = ids
             self.start(self.members[id])
 
-    def join(self) -> Member:
-        """Start one more member with nothing on its disk, in no configuration yet."""
-        member = Member(len(self.members) + 1, self.chance, self.weather.election_ticks)
+    def newcomer(self) -> Member:
+        """One more member with nothing on its disk, in no configuration yet, not started."""
+        member = Member(len(self.members) + 1, self.chance, self.weather)
         self.members[member.id] = member
+        return member
+
+    def join(self) -> Member:
+        """Start a newcomer."""
+        member = self.newcomer()
         self.start(member)
         return member
 
@@ -166,9 +122,11 @@ class World:
         snapshot = storage.snapshot()
         member.decode(snapshot.data)
         member.snapshot_index = snapshot.metadata.index
+        election_ticks, heartbeat_ticks = member.first_timers
         config = Config(
             id=member.id,
-            election_ticks=member.election_ticks,
+            election_ticks=election_ticks,
+            heartbeat_ticks=heartbeat_ticks,
             check_quorum=self.weather.check_quorum,
             pre_vote=member.pre_vote,
             size_per_message_max=self.weather.size_per_message,
@@ -177,11 +135,15 @@ class World:
             committed_size_max=self.chance.choice((1, 200, 1 << 20)),
             seed=self.chance.getrandbits(32),
         )
-        member.node = RawNode(config, storage, partial(self.note, "says"))
+        member.node = RawNode(config, storage, self._trace)
+        member.timers = Timers(True) if member.kind is Kind.SWARMD else None
         member.pending = None
+        member.stuck_ticks = 0
+        self.tally["restart"] += member.life > 0
+        self.tally["clock skewed"] += abs(member.skew - 1) > 0.01
         member.seen = Seen()
         member.life += 1
-        self.note("start", member.id, "commit", storage.hard_state.commit)
+        self.note("start", member.kind.value, member.id, "commit", storage.hard_state.commit)
         if found:
             member.node.bootstrap([(id, b"") for id in member.founders])
         first = self.chance.uniform(0, member.tick_seconds)
@@ -193,7 +155,8 @@ class World:
         self.note("crash", member.id)
         member.node = None
         member.pending = None
-        member.disk.crash(self.chance)
+        self.tally["crash"] += 1
+        self.tally["unsynced writes lost"] += member.disk.crash(self.chance) > 0
 
     def stop(self, member: Member) -> None:
         """Stop a member in good order, as a removed one does."""
@@ -208,25 +171,68 @@ class World:
         if member.frozen_until > self.now:
             self.after(member.frozen_until - self.now, partial(self._tick, member, life))
             return
+        if member.timers is not None:
+            member.timers.tick()
+            self.tune(member)
         member.node.tick()
+        self._beat(member, member.node)
         self.after(member.tick_seconds, partial(self._tick, member, life))
         self.touched(member)
+
+    def _beat(self, member: Member, node: RawNode) -> None:
+        """Send heartbeats past a slow disk, as our driver does and stock does not."""
+        if member.kind is not Kind.SWARMD:
+            return
+        member.stuck_ticks = member.stuck_ticks + 1 if member.pending is not None else 0
+        if member.stuck_ticks < SLOW_DISK_TICKS:
+            for message in node.take_heartbeats():
+                self._send(member, message)
 
     def touched(self, member: Member) -> None:
         """Check a member after an event, and work on its `Ready` values while disks are fast."""
         while member.node is not None:
             self.checker.look(member.node, member.seen)
-            if member.pending is not None or not member.node.has_ready():
+            if len(self.leader_log) < len(self.checker.leaders):
+                self.leader_log.append((self.now, member.id))
+            if member.pending is not None:
+                return
+            if not member.node.has_ready():
+                self._check_patience(member, member.node)
                 return
             member.pending = ready = member.node.ready()
             writes = member.disk.start(ready)
-            delay = self.chance.uniform(0, self.weather.disk_delay)
-            if delay > 0.0 and not self.healed:
+            delay = self._disk_delay(member, ready)
+            if delay > 0.0:
                 self.after(delay, partial(self._written, member, ready, writes))
                 return
             self._finish(member, ready, writes)
 
+    def _check_patience(self, member: Member, node: RawNode) -> None:
+        """Under a stock leader everybody waits as stock does."""
+        core = core_of(node)
+        leader = self.members.get(core.leader)
+        if member.kind is not Kind.SWARMD or leader is None or leader.kind is not Kind.STOCK:
+            return
+        if (
+            leader.leads()
+            and leader.seen.term == core.term
+            and core.election_ticks != STOCK_ELECTION
+        ):
+            raise Broken(f"{member.id} waits {core.election_ticks} parts for a stock leader")
+
+    def _disk_delay(self, member: Member, ready: Ready) -> float:
+        """How long the writes of a `Ready` take; our driver waits for a needed sync only."""
+        if self.healed or (member.kind is Kind.SWARMD and not ready.must_sync):
+            return 0.0
+        delay = self.chance.uniform(0, self.weather.disk_delay)
+        self.tally["disk slow"] += delay > 0.0
+        return max(delay, member.stuck_until - self.now)
+
     def _written(self, member: Member, ready: Ready, writes: list[Write]) -> None:
+        if member.frozen_until > self.now and member.pending is ready:
+            wait = member.frozen_until - self.now
+            self.after(wait, partial(self._written, member, ready, writes))
+            return
         self._finish(member, ready, writes)
         self.touched(member)
 
@@ -242,6 +248,7 @@ class World:
         for message in ready.messages:
             self.checker.sent(message)
             self._send(member, message)
+        self._note_state(member, ready)
         if ready.snapshot is not None:
             member.decode(ready.snapshot.data)
             member.snapshot_index = ready.snapshot.metadata.index
@@ -251,6 +258,8 @@ class World:
             removed |= self._apply(member, node, entry)
         for state in ready.read_states:
             self.checker.answered(state)
+            self.tally["read confirmed"] += 1
+            self.tally["read confirmed for a follower"] += not member.leads()
         member.pending = None
         node.advance()
         self.maybe_snapshot(member)
@@ -259,6 +268,26 @@ class World:
             self.after(LINGER, partial(self._leave, member, member.life))
         elif removed:
             self.stop(member)
+
+    def _note_state(self, member: Member, ready: Ready) -> None:
+        soft = ready.soft_state
+        if soft is None or member.node is None:
+            return
+        if soft.role is Role.LEADER:
+            over = member.asked_over and core_of(member.node).term == member.asked_over + 1
+            self.tally["leadership handed over"] += bool(over)
+        if member.timers is not None:
+            member.timers.on_state(soft.role, soft.leader, member.id)
+            self.tune(member)
+
+    def tune(self, member: Member) -> None:
+        """Follow the marks, and count when a leader's mode changes."""
+        if member.timers is not None:
+            before = member.timers.fast
+            member.tune()
+            if member.timers.fast != before:
+                self.tally["fast mode entered" if member.timers.fast else "fast mode left"] += 1
+                self.note("fast" if member.timers.fast else "not fast", member.id)
 
     def _leave(self, member: Member, life: int) -> None:
         if member.life == life and member.node is not None:
@@ -274,11 +303,32 @@ class World:
         if entry.Type != raftpb.EntryConfChange:
             return False
         change = raftpb.ConfChange.FromString(entry.Data)
+        led = core_of(node).leader
+        self._tally_change(node, change)
         node.apply_conf_change(change)
         if change.type != raftpb.ConfChangeRemoveNode:
             return False
         member.removed.append(change.node_id)
+        if member.kind is Kind.SWARMD and change.node_id == led != member.id:
+            node.campaign()  # as our driver does: nobody else will
         return change.node_id == member.id
+
+    def _tally_change(self, node: RawNode, change: raftpb.ConfChange) -> None:
+        """Count a change where its leader applies it."""
+        core = core_of(node)
+        if core.role is not Role.LEADER:
+            return
+        if change.type == raftpb.ConfChangeAddNode:
+            promoted = change.node_id in core.membership.learners
+            self.tally["learner promoted"] += promoted
+            new = not promoted and change.node_id not in core.membership
+            self.tally["member added"] += new
+        elif change.type == raftpb.ConfChangeAddLearnerNode:
+            self.tally["learner added"] += 1
+        elif change.type == raftpb.ConfChangeUpdateNode:
+            self.tally["member updated"] += 1
+        else:
+            self.tally["member removed"] += change.node_id in core.membership
 
     def maybe_snapshot(self, member: Member, *, force: bool = False) -> None:
         """Take a snapshot and drop the log before it, now and then."""
@@ -298,18 +348,24 @@ class World:
     def _send(self, member: Member, message: raftpb.Message) -> None:
         if message.type == raftpb.MsgSnap:
             message = self._freshen(member, message)
+        if member.timers is not None:
+            member.timers.mark(message)
         if self.chance.random() < 0.1:
             message = raftpb.Message.FromString(message.SerializeToString())
         copies = 1
         if not self.healed:
             if (member.id, message.to) in self.cut or self.chance.random() < self.weather.loss:
                 self.note("lost", line(message))
+                self.tally["message lost"] += 1
+                self.tally["snapshot lost"] += message.type == raftpb.MsgSnap
                 self.after(0.0, partial(self._report, member, message, ok=False))
                 return
             copies += self.chance.random() < self.weather.double
+        self.tally["message doubled"] += copies > 1
+        self._sent += 1
         for _ in range(copies):
             delay = self.chance.uniform(0.001, 0.1 if self.healed else self.weather.delay)
-            self.after(delay, partial(self._deliver, member, message))
+            self.after(delay, partial(self._deliver, member, message, self._sent))
 
     def _freshen(self, member: Member, message: raftpb.Message) -> raftpb.Message:
         """Replace a snapshot from before the receiver was a member, which it would ignore."""
@@ -326,29 +382,51 @@ class World:
         """Tell the sender's core how sending went, as a transport would."""
         if member.node is None:
             return
+        if member.frozen_until > self.now:
+            wait = member.frozen_until - self.now
+            self.after(wait, partial(self._report, member, message, ok=ok))
+            return
         if message.type == raftpb.MsgSnap:
             member.node.report_snapshot(message.to, ok)
         if not ok and self.chance.random() < 0.5:
             member.node.report_unreachable(message.to)
         self.touched(member)
 
-    def _deliver(self, origin: Member, message: raftpb.Message) -> None:
+    def _deliver(self, origin: Member, message: raftpb.Message, number: int) -> None:
         target = self.members[message.to]
-        if target.node is None:
+        node = target.node
+        if node is None:
             self._report(origin, message, ok=False)
         elif target.frozen_until > self.now:
             wait = target.frozen_until - self.now
-            self.after(wait, partial(self._deliver, origin, message))
+            self.after(wait, partial(self._deliver, origin, message, number))
         elif origin.id in target.removed:
             # Stock managers answer so, and the sender shuts down on it.
             if (target.id, origin.id) not in self.cut and origin.node is not None:
                 self.stop(origin)
         else:
             self.note("recv", line(message))
-            target.node.step(message)
+            self._tally_message(origin, target, message, number)
+            if target.timers is not None:
+                target.timers.hear(message, target.seen.term)
+            node.step(message)
+            self.tune(target)
             self.touched(target)
             if message.type == raftpb.MsgSnap:
                 self._report(origin, message, ok=True)
+
+    def _tally_message(
+        self, origin: Member, target: Member, message: raftpb.Message, number: int
+    ) -> None:
+        """Count what is special about a message that arrives."""
+        link = (origin.id, target.id)
+        if number < self._newest.get(link, 0):
+            self.tally["message late by overtaking"] += 1
+        self._newest[link] = max(number, self._newest.get(link, 0))
+        if message.type == raftpb.MsgTimeoutNow:
+            target.asked_over = message.term
+        elif message.type == raftpb.MsgPreVoteResp and not message.reject and not origin.pre_vote:
+            self.tally["pre-vote granted by a member without"] += 1
 
     # -- clients -----------------------------------------------------------------------------
 
@@ -360,6 +438,8 @@ class World:
     def propose(self) -> None:
         """Propose at everyone who believes to lead; now and then several at once."""
         for member in self.leaders():
+            if member.frozen_until > self.now:
+                continue
             for _ in range(self.chance.choice((1, 1, 1, 5))):
                 self._value += 1
                 data = f"v{self._value}".encode() + b"." * self.chance.choice((0, 0, 50))
@@ -372,7 +452,7 @@ class World:
 
     def read(self, member: Member) -> None:
         """Ask for a read index."""
-        if member.node is not None:
+        if member.node is not None and member.frozen_until <= self.now:
             self._value += 1
             context = f"r{self._value}".encode()
             self.checker.ask(context)
@@ -386,7 +466,7 @@ class World:
             return False
         member = leaders[-1]
         node = member.node
-        if node is None:
+        if node is None or member.frozen_until > self.now:
             return False
         if id == member.id and kind == raftpb.ConfChangeRemoveNode:
             # Drivers hand over before a leader is removed; the next leader removes it.
@@ -395,6 +475,9 @@ class World:
             return False
         try:
             node.propose_conf_change(raftpb.ConfChange(id=1, type=kind, node_id=id))
+        except ConfChangeInFlight:
+            self.tally["second change refused"] += 1
+            return False
         except (ProposalDropped, InvalidArgument):
             return False
         self.note("change", kind, id, "at", member.id)
@@ -411,4 +494,6 @@ def line(message: raftpb.Message) -> str:
         text += f" +{len(message.entries)}"
     if message.reject:
         text += f" reject {message.rejectHint}"
+    elif message.rejectHint:
+        text += " fast" if message.rejectHint == FAST else " hello"
     return text
