@@ -62,8 +62,9 @@ def prepare() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)  # unwinds, so that everything started is ended
+def terminated(number: int, frame: FrameType | None) -> None:
+    """Signal handler: unwind, so that everything started is ended."""
+    sys.exit(128 + number)
 
 
 def main(arguments: list[str]) -> int:
@@ -73,7 +74,7 @@ def main(arguments: list[str]) -> int:
     if reason is not None:
         print(f"bench.manager: cannot measure here: {reason}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     prepare()
     print("\n".join(figures.machine()), flush=True)
     noted = figures.Figures()

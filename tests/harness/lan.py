@@ -103,6 +103,9 @@ class Host:
                 if pipe is not None:
                     pipe.close()
         assert self._process.stdin is not None and self._process.stdout is not None
+        # Its own clean-up is for the case that this process dies: all is clean already, and
+        # a look at every process of a busy machine takes a shell longer than one waits.
+        self._process.kill()
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(10)
