@@ -6,7 +6,7 @@ import heapq
 import json
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -220,6 +220,7 @@ class World:
                 return
             member.pending = ready = member.node.ready()
             writes = member.disk.start(ready)
+            self._post(member, ready.messages[: ready.early])
             delay = self.chance.uniform(0, self.weather.disk_delay)
             if delay > 0.0 and not self.healed:
                 self.after(delay, partial(self._written, member, ready, writes))
@@ -230,6 +231,11 @@ class World:
         self._finish(member, ready, writes)
         self.touched(member)
 
+    def _post(self, member: Member, messages: Sequence[raftpb.Message]) -> None:
+        for message in messages:
+            self.checker.sent(message)
+            self._send(member, message)
+
     def _finish(self, member: Member, ready: Ready, writes: list[Write]) -> None:
         """Do the rest of the driver's duties for a `Ready`."""
         node = member.node
@@ -239,9 +245,7 @@ class World:
             replay(write, member.storage)
         if ready.must_sync:
             member.disk.sync()
-        for message in ready.messages:
-            self.checker.sent(message)
-            self._send(member, message)
+        self._post(member, ready.messages[ready.early :])
         if ready.snapshot is not None:
             member.decode(ready.snapshot.data)
             member.snapshot_index = ready.snapshot.metadata.index
