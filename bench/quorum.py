@@ -3,9 +3,11 @@
     python -m bench.quorum [--rounds 10] [--json FILE] [--quick]
 
 Each manager runs on a host (a network namespace) of its own; 32 closed-loop clients update the
-labels of simulated nodes over the REST sockets: all at the leader, all at one follower, and
-spread over all three. Needs root and a stock dockerd. Ends with 1 when a figure misses its
-target, except in a --quick run.
+labels of nodes over the REST sockets: all at the leader, all at one follower, and spread over
+all three. The nodes joined once and are away: held open on the managers' own cores, their
+connections would be most of the load (`bench.manager` measures writes to connected ones).
+Needs root and a stock dockerd. Ends with 1 when a figure misses its target, except in a
+--quick run.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from bench.scenarios import NO_MORE, label_updates
 MANAGERS = 3
 EIGHT_TIMES = Target("ratio", ">=", 8.0)
 CATCH_UP_SECONDS = 60.0
+AWAY_SECONDS = 90.0  # three heartbeats of 5 s, and the slowness of a busy machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,12 @@ class Group:
 
         wait_until(f"{self.label}: somebody leads", found, CATCH_UP_SECONDS, pause=0.2)
         return sorted(self._managers, key=lambda manager: manager.ip not in leading)
+
+    def alone(self) -> bool:
+        """Whether the leader has given all workers up."""
+        with Rest(self.order()[0].socket) as rest:
+            nodes = rest.call("GET", "/nodes")
+        return {n["Status"]["State"] for n in nodes if n["Spec"]["Role"] == "worker"} == {"down"}
 
     def sockets(self, way: str) -> list[str]:
         """Where the clients connect for one of `WAYS`."""
@@ -169,8 +178,10 @@ def run(sizes: Sizes, ways: list[str], noted: Figures) -> None:
         groups = [stack.enter_context(grouped(kind, lan)) for kind in KINDS]
         for group in groups:
             host = lan.host(f"fleet-{group.label}")
-            fleet = stack.enter_context(Fleet(host, group.order()[0], sizes.nodes))
-            fleet.wait_live(180)
+            with Fleet(host, group.order()[0], sizes.nodes) as fleet:
+                fleet.wait_live(180)
+        for group in groups:
+            wait_until(f"{group.label}: the nodes are away", group.alone, AWAY_SECONDS, pause=1)
         time.sleep(sizes.settle_seconds)
         for number in range(sizes.rounds + 1):
             for way in ways:

@@ -165,7 +165,8 @@ class Link:
     async def _send(self, message: raftpb.Message) -> None:
         async with asyncio.timeout(SEND_SECONDS) as limit:
             caller = await self._connection()
-            if not self._unary_only:
+            # Every manager knows the call for a whole message, and it costs half of a stream.
+            if message.type == raftpb.MsgSnap and not self._unary_only:
                 try:
                     pieces = _timed(requests_for(message), limit)
                     await caller.client_stream("Raft/StreamRaftMessage", pieces)
