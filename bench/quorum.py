@@ -137,10 +137,11 @@ def _join(first: Manager, other: Manager) -> None:
 def write_round(group: Group, way: str, mark: str, sizes: Sizes) -> dict[str, tuple[str, float]]:
     """Update every node `passes` times; figures of this turn by name: (unit, value)."""
     order, sockets = group.order(), group.sockets(way)
-    used = [0.0] * MANAGERS
+    used, entries = [0.0] * MANAGERS, 0
     wall, latencies, generator = 0.0, [], 0.0
     for turn in range(sizes.passes):
         requests = label_updates(order[0], f"{mark}-{turn}")
+        newest = _newest(order[0])
         before = [cpu_seconds(manager.pid) for manager in order]
         own = time.process_time()
         result = httpload.run(sockets, requests, sizes.writers)
@@ -150,6 +151,7 @@ def write_round(group: Group, way: str, mark: str, sizes: Sizes) -> dict[str, tu
                 f"{group.label}: {len(result.latencies)} of {len(requests)} answered, "
                 f"{result.refused} refused: {result.sample}"
             )
+        entries += _newest(order[0]) - newest
         for number, manager in enumerate(order):
             used[number] += cpu_seconds(manager.pid) - before[number]
         wall += result.wall
@@ -161,10 +163,17 @@ def write_round(group: Group, way: str, mark: str, sizes: Sizes) -> dict[str, tu
         "latency, median": ("ms", whole.quantile(0.5)),
         "latency, p99": ("ms", whole.quantile(0.99)),
         "latency, worst": ("ms", whole.quantile(1.0)),
+        "writes per log entry": ("", len(latencies) / max(1, entries)),
         "leader CPU per write": ("ms", used[0] * each),
         "follower CPU per write": ("ms", sum(used[1:]) / (MANAGERS - 1) * each),
         "load generator CPU": ("% of a core", generator / wall * 100),
     }
+
+
+def _newest(manager: Manager) -> int:
+    """The newest version of any node: the index of the log entry before its last change."""
+    with Rest(manager.socket) as rest:
+        return max(node["Version"]["Index"] for node in rest.call("GET", "/nodes"))
 
 
 _TARGETS = {"writes": EIGHT_TIMES, "latency, p99": NO_MORE}
