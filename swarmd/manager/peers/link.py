@@ -33,7 +33,7 @@ queue_messages_max = 4096
 SEND_SECONDS = 2.0  # without progress: per piece of a snapshot, and for the answer
 # A leader under load proposes again at once: those entries take the commit index along, which
 # halves the calls. A follower of an idle leader learns of a commit so much later.
-NEWS_SECONDS = 0.005
+NEWS_SECONDS = 0.05
 IDLE_SECONDS = 5.0  # an unreachable peer nobody writes to is looked for this often
 REDIAL = Backoff(base_seconds=0.1, cap_seconds=1.0)
 
