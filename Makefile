@@ -61,9 +61,10 @@ test: setup ## Run every test; engine tests skip with a reason where there is no
 nightly: setup ## Run 12000 simulated Raft groups on all processors; failing seeds tell how to repeat them
 	nice $(BIN)/python -m tests.sim.nightly $(NIGHTLY)
 
-bench: setup ## Measure one manager against a stock engine, alternately (root, dockerd, about 25 minutes)
+bench: setup ## Measure one and three managers against stock engines, alternately (root, dockerd, about 40 minutes)
 	$(BIN)/python -m compileall -q swarmd
 	$(BIN)/python -m bench.manager
+	$(BIN)/python -m bench.quorum
 
 proto: setup ## Generate swarmd/api from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. $(PROTOS)

@@ -83,18 +83,21 @@ class _Connection:
         return int(head.split(b" ", 2)[1]), body
 
 
-def run(path: str, requests: Sequence[bytes], connections: int, limit: float = 120) -> Result:
+def run(
+    paths: Sequence[str], requests: Sequence[bytes], connections: int, limit: float = 120
+) -> Result:
     """Send every request once over `connections` connections; at most `limit` seconds.
 
-    Connections are open before the clock starts. Raises `ConnectionError` when one is closed
-    by the server.
+    Connections take turns among the sockets `paths` and are open before the clock starts.
+    Raises `ConnectionError` when one is closed by the server.
     """
     waiting = iter(requests)
     latencies: list[float] = []
     refused, sample, active = 0, "", 0
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
-        opened = [_Connection(path) for _ in range(min(connections, len(requests)))]
+        count = min(connections, len(requests))
+        opened = [_Connection(paths[number % len(paths)]) for number in range(count)]
         for connection in opened:
             stack.callback(connection.sock.close)
             selector.register(connection.sock, selectors.EVENT_READ, connection)

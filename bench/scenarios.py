@@ -182,10 +182,10 @@ def _write_round(manager: Manager, sizes: Sizes, figures: Figures, number: int) 
     wall, latencies, reading = 0.0, [], 0.0
     for turn in range(sizes.writer_passes):
         mark, cpu = time.process_time(), cpu_seconds(manager.pid)
-        requests = _label_updates(manager, f"{number}-{turn}")
+        requests = label_updates(manager, f"{number}-{turn}")
         reading += cpu_seconds(manager.pid) - cpu
         generator += time.process_time() - mark
-        result = httpload.run(manager.socket, requests, sizes.writers)
+        result = httpload.run([manager.socket], requests, sizes.writers)
         if result.refused or len(result.latencies) != len(requests):
             raise RuntimeError(
                 f"{manager.label}: {len(result.latencies)} of {len(requests)} answered, "
@@ -209,7 +209,7 @@ def _write_round(manager: Manager, sizes: Sizes, figures: Figures, number: int) 
         figures.of(name, unit, target).add(manager.label, value)
 
 
-def _label_updates(manager: Manager, mark: str) -> list[bytes]:
+def label_updates(manager: Manager, mark: str) -> list[bytes]:
     """One request per simulated node, with the version it has now."""
     with Rest(manager.socket) as rest:
         nodes: list[dict[str, Any]] = rest.call("GET", "/nodes")

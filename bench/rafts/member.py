@@ -4,6 +4,7 @@ Runs under the interpreter that has the library, so it imports nothing of this p
 
     member.py pyraft ARGUMENTS-OF-PYRAFT...
     member.py pysyncobj OWN-ADDRESS OTHER-ADDRESS...
+    member.py pysyncobj-serve OWN-ADDRESS OTHER-ADDRESS...
 
 It counts the calls that make data durable and keeps the number in the file `syncs`.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import importlib
 import mmap
 import os
+import socketserver
 import sys
 import threading
 import time
@@ -68,15 +70,36 @@ def pyraft() -> None:
     node.join()
 
 
-def pysyncobj(own: str, others: list[str]) -> None:
-    """Hold a replicated dictionary and answer commands on standard input."""
+def pysyncobj(own: str, others: list[str], serve: bool) -> None:
+    """Hold a replicated dictionary and answer commands on standard input.
+
+    `serve`: say a port first, where a line "KEY VALUE" is answered "ok" once it is committed.
+    """
     library = importlib.import_module("pysyncobj")
     batteries = importlib.import_module("pysyncobj.batteries")
     values = batteries.ReplDict()
     settings = library.SyncObjConf(journalFile="journal", fullDumpFile="dump")
     cluster = library.SyncObj(own, others, settings, consumers=[values])
+    if serve:
+        print(_serve(values), flush=True)
     for line in sys.stdin:
         print(_answer(cluster, values, own, line.split()), flush=True)
+
+
+def _serve(values: Any) -> int:
+    class Writer(socketserver.StreamRequestHandler):
+        """One client, in a thread of its own."""
+
+        def handle(self) -> None:
+            for line in self.rfile:
+                key, _, value = line.decode().rstrip("\n").partition(" ")
+                values.set(key, value, sync=True, timeout=20)
+                self.wfile.write(b"ok\n")
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Writer)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return int(server.server_address[1])
 
 
 def _answer(cluster: Any, values: Any, own: str, words: list[str]) -> str:
@@ -95,7 +118,7 @@ def main() -> None:
     if kind == "pyraft":
         pyraft()
     else:
-        pysyncobj(sys.argv[1], sys.argv[2:])
+        pysyncobj(sys.argv[1], sys.argv[2:], kind == "pysyncobj-serve")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,13 @@ class Child:
         self.kill()
 
     @property
+    def pid(self) -> int:
+        """Process id while it runs."""
+        if self._process is None:
+            raise RuntimeError("it does not run")
+        return self._process.pid
+
+    @property
     def errors(self) -> str:
         """What the process wrote to its standard error."""
         return (self._folder / "errors").read_text(errors="replace")

@@ -29,6 +29,9 @@ T = TypeVar("T")
 _ENTRY_FRAME_BYTES = 16
 _ACTION_FRAME_BYTES = 8
 
+# An entry on a slow disk is no reason to make the next one wait for long.
+gather_seconds_max = 0.02
+
 _changes = metrics.counter("commit_changes", "Changes of callers merged into entries")
 _entries = metrics.counter("commit_entries", "Entries proposed")
 
@@ -97,6 +100,11 @@ class Committer:
         self._queue: deque[_Call] = deque()
         self._batch: _Batch | None = None  # the one on its way
         self._scheduled = False
+        self._gathering: asyncio.TimerHandle | None = None
+        # Of the last entry: when it was proposed, how long it took, who is likely to ask again.
+        self._proposed = 0.0
+        self._took = 0.0
+        self._expected = 0
 
     async def update(self, change: Callable[[Transaction], T]) -> T:
         """Run `change` in the next entry's transaction; return its result once that is applied.
@@ -118,9 +126,31 @@ class Committer:
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin a batch once everybody who is about to ask has asked."""
-        if self._batch is None and not self._scheduled:
+        if self._batch is not None:
+            return
+        if not self._scheduled:
             self._scheduled = True
+            loop.call_soon(self._gather, loop, self._clock.monotonic(), 0)
+        elif self._gathering is not None and len(self._queue) >= self._expected:
+            self._gathering.cancel()
+            self._gathering = None
             loop.call_soon(self._begin)
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, since: float, seen: int) -> None:
+        """Begin, unless those the last entry served are just coming back with more.
+
+        An entry costs every member far more than a change in it. So the next one waits until as
+        many ask as did before, as long as they keep coming: an eighth of the time an entry
+        takes for each of them, half of it or `gather_seconds_max` for all.
+        """
+        self._gathering = None
+        queued = len(self._queue)
+        left = since + min(self._took / 2, gather_seconds_max) - self._clock.monotonic()
+        if seen < queued < self._expected and left > 0:
+            pause = min(left, self._took / 8)
+            self._gathering = loop.call_later(pause, self._gather, loop, since, queued)
+        else:
+            self._begin()
 
     def _begin(self) -> None:
         self._scheduled = False
@@ -143,6 +173,7 @@ class Committer:
         self, batch: _Batch, actions: Sequence[api.StoreAction], then: Callable[[int], None]
     ) -> None:
         _entries.inc()
+        self._proposed = self._clock.monotonic()
         try:
             self._log.submit(actions, Proposal(then, self._failed))
         except SwarmError as error:
@@ -150,6 +181,7 @@ class Committer:
 
     def _committed(self, index: int) -> None:
         """The entry is being applied, in its turn in the log."""
+        self._took = self._clock.monotonic() - self._proposed
         batch = self._batch
         invariant(batch is not None, "an entry was committed that nobody proposed")
         assert batch is not None
@@ -182,6 +214,7 @@ class Committer:
 
     def _finish(self, calls: Sequence[_Call]) -> None:
         self._batch = None
+        self._expected = len(calls) + len(self._queue)
         _changes.inc(len(calls))
         for call in calls:
             call.settle()

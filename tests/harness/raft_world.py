@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from swarmd.api import raftpb
@@ -201,6 +201,7 @@ class World:
                 return
             member.pending = ready = member.node.ready()
             writes = member.disk.start(ready)
+            self._post(member, ready.messages[: ready.early])
             delay = self._disk_delay(member, ready)
             if delay > 0.0:
                 self.after(delay, partial(self._written, member, ready, writes))
@@ -236,6 +237,11 @@ class World:
         self._finish(member, ready, writes)
         self.touched(member)
 
+    def _post(self, member: Member, messages: Sequence[raftpb.Message]) -> None:
+        for message in messages:
+            self.checker.sent(message)
+            self._send(member, message)
+
     def _finish(self, member: Member, ready: Ready, writes: list[Write]) -> None:
         """Do the rest of the driver's duties for a `Ready`."""
         node = member.node
@@ -245,9 +251,7 @@ class World:
             replay(write, member.storage)
         if ready.must_sync:
             member.disk.sync()
-        for message in ready.messages:
-            self.checker.sent(message)
-            self._send(member, message)
+        self._post(member, ready.messages[ready.early :])
         self._note_state(member, ready)
         if ready.snapshot is not None:
             member.decode(ready.snapshot.data)

@@ -13,9 +13,10 @@ from swarmd.base.clock import ManualClock
 from swarmd.base.errors import Conflict, NotLeader
 from swarmd.base.limits import changes_per_entry_max, entry_bytes_max
 from swarmd.cluster.store import Batch, NameConflict, ObjectMissing, Store, Transaction, edit
-from swarmd.manager.commit import Committer
+from swarmd.manager.commit import Committer, gather_seconds_max
 from swarmd.manager.raftnode import Proposal, RequestTooLarge
 from swarmd.manager.raftnode.proposals import encode_request
+from tests.harness.virtual import run_virtual
 
 
 class FakeLog:
@@ -345,3 +346,106 @@ async def test_a_caller_cancelled_in_flight_does_not_stop_the_entry(scene: Scene
     await other
     assert asked.cancelled()
     assert scene.ids() == ["a", "b"]
+
+
+class LoopClock:
+    """The virtual time of the running loop."""
+
+    def now(self) -> float:
+        return self.monotonic()
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def timed(work: Callable[[Scene], Any]) -> None:
+    """Run `work` in virtual time; entries take what the scene waits before `commit`."""
+
+    async def main() -> None:
+        scene = Scene()
+        scene.committer = Committer(scene.store, scene.log, LoopClock())
+        async with asyncio.timeout(60):
+            await work(scene)
+
+    run_virtual(main())
+
+
+async def some_came_and_went(scene: Scene, seconds: float, count: int = 4) -> None:
+    """Callers share an entry that takes so long."""
+    asked = [scene.ask(make(f"first{number}")) for number in range(count)]
+    await asyncio.sleep(seconds)
+    scene.log.commit()
+    await asyncio.gather(*asked)
+    assert len(scene.log.entries) == 1
+
+
+def test_an_entry_waits_for_those_who_are_coming_back() -> None:
+    async def work(scene: Scene) -> None:
+        await some_came_and_went(scene, 0.016)
+        for number in range(4):
+            assert len(scene.log.entries) == 1
+            scene.ask(make(f"again{number}"))
+            await asyncio.sleep(0.001)
+        assert len(scene.log.entries) == 2, "all are there: nothing to wait for"
+        assert len(scene.log.actions(1)) == 4
+
+    timed(work)
+
+
+def test_who_does_not_come_back_is_not_waited_for() -> None:
+    async def work(scene: Scene) -> None:
+        await some_came_and_went(scene, 0.016)
+        scene.ask(make("again"))
+        await asyncio.sleep(0.0019)
+        assert len(scene.log.entries) == 1
+        await asyncio.sleep(0.0002)
+        assert scene.log.actions(1) == ["1 again"]
+
+    timed(work)
+
+
+def test_stragglers_are_waited_for_half_an_entry_at_most() -> None:
+    async def work(scene: Scene) -> None:
+        await some_came_and_went(scene, 0.008, 8)
+        for number in range(5):
+            assert len(scene.log.entries) == 1
+            scene.ask(make(f"again{number}"))
+            await asyncio.sleep(0.00095)
+        assert len(scene.log.actions(1)) == 5, "4 ms are over"
+
+    timed(work)
+
+
+def test_a_slow_disk_makes_nobody_wait_longer() -> None:
+    async def work(scene: Scene) -> None:
+        await some_came_and_went(scene, 5)
+        scene.ask(make("a"))
+        await asyncio.sleep(gather_seconds_max + 0.001)
+        assert len(scene.log.entries) == 2
+
+    timed(work)
+
+
+def test_a_lonely_caller_never_waits() -> None:
+    async def work(scene: Scene) -> None:
+        for number in range(3):
+            asked = scene.ask(make(f"k{number}"))
+            await scene.turn()
+            assert len(scene.log.entries) == number + 1
+            await asyncio.sleep(1)
+            scene.log.commit()
+            await asked
+
+    timed(work)
+
+
+def test_leadership_lost_while_waiting_for_company_is_told() -> None:
+    async def work(scene: Scene) -> None:
+        await some_came_and_went(scene, 0.016)
+        asked = scene.ask(make("a"))
+        await scene.turn()
+        scene.log.leader = False
+        with pytest.raises(NotLeader):
+            await asked
+
+    timed(work)

@@ -14,7 +14,7 @@ from swarmd.api import raftpb
 from swarmd.base.entropy import SeededEntropy
 from swarmd.base.errors import InvalidArgument, NotFound, SwarmError, Unimplemented
 from swarmd.manager.peers import REMOVED, Peers, requests_for
-from swarmd.manager.peers.link import Link, Reports, queue_messages_max
+from swarmd.manager.peers.link import NEWS_SECONDS, Link, Reports, queue_messages_max
 from swarmd.manager.raftnode import NotMember
 from swarmd.manager.raftnode.members import Members, raft_member
 from swarmd.rpc.peer import Disconnected
@@ -35,6 +35,16 @@ def message(
     if data:
         made.snapshot.data = data
         made.snapshot.metadata.index = 9
+    return made
+
+
+def append(previous: int, *indexes: int, commit: int = 0, data: bytes = b"") -> raftpb.Message:
+    """Entries `indexes` of term 3 behind `previous`."""
+    made = raftpb.Message(type=raftpb.MsgApp, to=2, term=3, index=previous, logTerm=3)
+    made.commit = commit
+    setattr(made, "from", 1)
+    for index in indexes:
+        made.entries.add(Type=raftpb.EntryNormal, Term=3, Index=index, Data=data)
     return made
 
 
@@ -187,6 +197,39 @@ def test_messages_arrive_one_by_one_in_order() -> None:
     assert told == Told()
 
 
+def test_only_snapshots_are_streamed() -> None:
+    far, told = Far(), Told()
+    kinds = [raftpb.MsgHeartbeat, raftpb.MsgApp, raftpb.MsgSnap, raftpb.MsgAppResp]
+
+    async def work(link: Link) -> None:
+        for kind in kinds:
+            link.put(message(kind))
+            await asyncio.sleep(1)
+
+    with_link(far, told, work)
+    assert [way for way, _ in far.got] == ["unary", "unary", "stream", "unary"]
+    assert [got.type for _, got in far.got] == kinds
+
+
+def test_a_commit_index_waits_a_moment_for_entries_to_go_with() -> None:
+    far, told = Far(), Told()
+
+    async def work(link: Link) -> None:
+        await asyncio.sleep(0.1)
+        link.put(append(7, commit=7))
+        await asyncio.sleep(NEWS_SECONDS / 2)
+        assert far.got == []
+        link.put(append(7, 8, 9, commit=7))
+        await asyncio.sleep(0.001)
+        assert [len(got.entries) for _, got in far.got] == [2]
+        link.put(append(9, commit=9))
+        await asyncio.sleep(NEWS_SECONDS * 2)
+        assert far.commits() == [7, 9], "nothing came: it went alone"
+
+    with_link(far, told, work)
+    assert told == Told()
+
+
 def test_old_managers_get_unary_calls_and_are_asked_again_after_a_redial() -> None:
     far, told = Far(), Told()
     ways: list[str] = []
@@ -200,16 +243,16 @@ def test_old_managers_get_unary_calls_and_are_asked_again_after_a_redial() -> No
 
     async def work(link: Link) -> None:
         for commit in range(2):
-            link.put(message(commit=commit))
-        await asyncio.sleep(1)
+            link.put(message(raftpb.MsgSnap, commit=commit))
+            await asyncio.sleep(1)
         await link.refresh()
-        link.put(message(commit=2))
+        link.put(message(raftpb.MsgSnap, commit=2))
         await asyncio.sleep(1)
 
     with_link(far, told, work)
     assert ways == ["stream", "unary", "unary", "stream"]
     assert far.commits() == [0, 1, 2]
-    assert told == Told()
+    assert told.snapshots == [(2, True)] * 3 and told.unreachable == []
 
 
 def test_a_message_without_answer_is_lost_after_two_seconds() -> None:

@@ -113,9 +113,10 @@ async def test_a_manager_without_streams_gets_single_calls() -> None:
 
     async def work(link: Link, ends: Ends) -> None:
         for _ in range(3):
-            link.put(message(raftpb.MsgHeartbeat))
+            link.put(message(raftpb.MsgSnap, b"state"))
         for _ in range(3):
             await receiver.got.get()
+            assert await ends.snapshots.get() is True
 
     ends = await with_line(receiver, work, **{"Raft/StreamRaftMessage": unknown})
     assert ends.lost == []

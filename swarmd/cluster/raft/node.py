@@ -58,6 +58,7 @@ _RESPONSES = frozenset(
         raftpb.MsgPreVoteResp,
     )
 )
+_EARLY = (raftpb.MsgApp, raftpb.MsgHeartbeat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,9 @@ class RawNode:
 
     1. Persist `snapshot`, then `entries`, then `hard_state`, with fsync if `must_sync`; repeat
        the writes on the `MemoryStorage` (`apply_snapshot`, `append`, `set_hard_state`).
-    2. Send `messages`, never before step 1 is done. Report failures with
-       `report_unreachable`, and the outcome of every MsgSnap with `report_snapshot`.
+    2. Send `messages`, never before step 1 is done, but for the first `early` ones. Report
+       failures with `report_unreachable`, and the outcome of every MsgSnap with
+       `report_snapshot`.
     3. Restore `snapshot` into the state machine, then apply `committed` in order; for each
        configuration change call `apply_conf_change`, also while replaying after a restart.
     4. Call `advance()`.
@@ -271,6 +273,7 @@ class RawNode:
             must_sync=bool(
                 entries or settles or snapshot is not None or hard[:2] != self._hard[:2]
             ),
+            early=0 if settles else self._count_early(hard),
         )
         self._accept(ready)
         self._hard, self._soft = hard, soft
@@ -288,6 +291,23 @@ class RawNode:
             if before < raft.pending_conf_index <= now:
                 return True
         return any(entry.Type != NORMAL for entry in committed)
+
+    def _count_early(self, hard: tuple[int, int, int]) -> int:
+        """How many messages at the head of the outbox may leave before anything is written.
+
+        A leader writes beside its followers (thesis 10.2.1): its appends and heartbeats speak
+        for a term that is durable since its election, and its own copy of an entry counts only
+        once `advance` says it is durable. All else promises what must not be forgotten.
+        """
+        raft = self._raft
+        if raft.role is not Role.LEADER or hard[:2] != self._hard[:2]:
+            return 0
+        count = 0
+        for message in raft.outbox:
+            if message.type not in _EARLY or message.term != raft.term:
+                break
+            count += 1
+        return count
 
     def _accept(self, ready: Ready) -> None:
         """Remember what `advance` will acknowledge, and start the next batch."""

@@ -95,6 +95,8 @@ class Ready:
     read_states: tuple[ReadState, ...]
     must_sync: bool
     """True if this must survive a power cut: all but a commit index over plain entries."""
+    early: int = 0
+    """So many of `messages`, the first ones, need not wait for the writes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class Savepoint:
     """A moment inside a transaction to which it can be rolled back."""
 
     actions: int
+    events: int
     notes: int
 
 
@@ -84,7 +85,7 @@ class Transaction(View):
     """Reads its own writes; becomes one entry. Made by `Store.begin`, used once.
 
     A transaction with `version` None applies what others decided: metadata is stored as it
-    comes and versions are not compared.
+    comes, versions are not compared, and no actions are kept, for there is no entry to make.
     """
 
     def __init__(self, applied: Applied, version: int | None, now: float) -> None:
@@ -195,7 +196,7 @@ class Transaction(View):
 
     def savepoint(self) -> Savepoint:
         """Remember this moment; costs nothing."""
-        return Savepoint(len(self.actions), len(self._notes))
+        return Savepoint(len(self.actions), len(self.events), len(self._notes))
 
     def rollback(self, to: Savepoint) -> None:
         """Undo everything since the savepoint. Later savepoints are void."""
@@ -210,7 +211,7 @@ class Transaction(View):
             else:
                 values[key] = before
         del self.actions[to.actions :]
-        del self.events[to.actions :]
+        del self.events[to.events :]
 
     def _present(self, kind: type[ObjectT], ids: Iterable[str]) -> list[ObjectT]:
         found = (self.get(kind, id) for id in sorted(ids))
@@ -287,7 +288,9 @@ class Transaction(View):
         values[key] = value
 
     def _record(self, kind: Kind, event: Event) -> None:
+        self.events.append(event)
+        if self.version is None:
+            return
         action = api.StoreAction(action=_WIRE[event.action])
         getattr(action, kind.target).CopyFrom(event.object)
         self.actions.append(action)
-        self.events.append(event)

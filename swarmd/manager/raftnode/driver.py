@@ -1,8 +1,8 @@
 """`RaftNode`: drives the pure core. Persists, sends, applies, and answers proposers.
 
 One task owns the loop; the core is only touched from the event loop's thread, the log on disk
-only from one lane. Per `Ready`: persist (fsync) -> send -> apply -> `advance`, so nothing
-leaves this member and nothing is acknowledged before it is durable.
+only from one lane. Per `Ready`: persist (fsync) -> send -> apply -> `advance`, so nothing is
+acknowledged before it is durable. Only a leader's entries leave while it writes them itself.
 """
 
 from __future__ import annotations
@@ -405,9 +405,10 @@ class RaftNode:
 
     async def _process(self, raw: RawNode, ready: Ready) -> None:
         self._persisting = True
+        self._send(ready.messages[: ready.early])
         await self._persist(ready)
         self._persisting, self._persisting_ticks = False, 0
-        self._send(ready.messages)
+        self._send(ready.messages[ready.early :])
         self._note_state(ready)
         if ready.snapshot is not None:
             self._restore(ready.snapshot)

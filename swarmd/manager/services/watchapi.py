@@ -14,7 +14,7 @@ from swarmd import api
 from swarmd.base.aio import ChannelClosed
 from swarmd.base.errors import ResourceExhausted, SwarmError
 from swarmd.cluster.store import Action, Event, Store
-from swarmd.manager.services.watchfilter import compile_entries, watch_event
+from swarmd.manager.services.watchfilter import add_event, compile_entries
 from swarmd.manager.watch import Watch as Changes
 
 NO_VERSIONING = "store does not support versioning"
@@ -68,7 +68,9 @@ def past_event(action: api.StoreAction) -> Event:
 
 def message(events: Iterable[Event], version: int | None, old: bool) -> api.WatchMessage:
     """One entry's events as clients see them."""
-    sent = api.WatchMessage(events=[watch_event(event, old) for event in events])
+    sent = api.WatchMessage()
+    for event in events:
+        add_event(sent, event, old)
     if version is not None:
         sent.version.index = version
     return sent

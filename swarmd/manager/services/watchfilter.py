@@ -179,16 +179,13 @@ def compile_entries(
     return lambda event: any(test(event) for test in tests)
 
 
-def wrap(obj: Message) -> api.Object:
-    """An object in the watch `Object` oneof."""
-    wrapped = api.Object()
-    getattr(wrapped, FIELDS[type(obj)]).CopyFrom(obj)
-    return wrapped
+def add_event(message: api.WatchMessage, event: Event, old: bool) -> None:
+    """Add an event as clients see it; `old` adds the object before an update.
 
-
-def watch_event(event: Event, old: bool) -> api.WatchMessage.Event:
-    """An event as clients see it; `old` adds the object before an update."""
-    message = api.WatchMessage.Event(action=BITS[event.action], object=wrap(event.object))
+    Filled in place: every message put into another one is a copy of the whole object.
+    """
+    made = message.events.add(action=BITS[event.action])
+    field = FIELDS[type(event.object)]
+    getattr(made.object, field).CopyFrom(event.object)
     if old and event.action is Action.UPDATE and event.old is not None:
-        message.old_object.CopyFrom(wrap(event.old))
-    return message
+        getattr(made.old_object, field).CopyFrom(event.old)
