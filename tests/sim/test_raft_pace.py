@@ -47,10 +47,8 @@ def greedy(self, voters, own_id):
 
 
 def hasty(self):
-    """Do not care who leads."""
-    if self._role is Role.LEADER:
-        return timers.STOCK_ELECTION, timers.FAST_HEARTBEAT
-    return timers.FAST_ELECTION, timers.FAST_HEARTBEAT
+    """As follower, do not care who leads."""
+    return now(self) if self._role is Role.LEADER else (timers.FAST_ELECTION, timers.FAST_HEARTBEAT)
 
 
 def quick_to_resign(self):
