@@ -54,7 +54,7 @@ class Limits:
 
 # A joining node asks one thing at a time; a worker has a stream per log it sends; a manager
 # that follows brings the calls of all nodes connected to it.
-_ANYBODY = Allowance(streams_max=100, window_bytes=64 * 1024)
+_ANYBODY = Allowance(streams_max=20, window_bytes=64 * 1024)
 _NODE = Allowance(streams_max=1000, resets_max=2000)
 _MANAGER = Allowance(
     streams_max=100_000, window_bytes=1 << 20, resets_max=200_000, useless_max=20_000

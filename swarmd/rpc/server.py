@@ -8,6 +8,7 @@ stops; other calls get some time.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -60,6 +61,7 @@ class Server:
         self.refusals = Refusals(self._limits, self._clock)
         """Where everything turned away is counted and logged."""
         self._broken: asyncio.Future[None] | None = None
+        self._front: Front | None = None
         proxy = LeaderProxy(leadership)
         self._desk = _Desk(self, authorizer, proxy, methods.bind(services))
         self.addresses: list[str] = []
@@ -106,7 +108,7 @@ class Server:
     ) -> Exception | None:
         """Serve until cancelled or broken; returns what broke, bare of any group."""
         async with Tasks() as tasks:
-            front = Front(
+            front = self._front = Front(
                 self._desk,
                 self._credentials,
                 self._registry,
@@ -288,7 +290,13 @@ class _Desk:
             refusal = refusal_of(method.short, error)
             call.end(refusal.code, refusal.text)
         finally:
-            _CALLS.labels(method.short, (call.code or Code.CANCELLED).name).inc()
+            _counter(method.short, call.code or Code.CANCELLED).inc()
+
+
+@functools.cache
+def _counter(short: str, code: Code) -> Any:
+    """The counter of one outcome; looking it up by its labels costs as much as the handler."""
+    return _CALLS.labels(short, code.name)
 
 
 async def _request(method: Method, call: Call) -> Any:

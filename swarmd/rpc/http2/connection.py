@@ -20,8 +20,8 @@ from swarmd.rpc.http2.wire import ConnectionFault, StreamFault, frame
 BLOCK_BYTES_MAX = 2 * LIST_BYTES_MAX
 """An encoded header block; one that is longer cannot be meant well."""
 CONTINUATIONS_MAX = 8
-UNTAKEN_BYTES_MAX = 1 << 20
-"""Answers to control frames that a peer leaves unread."""
+UNTAKEN_BYTES_MAX = 4 << 20
+"""Frames other than data that wait for a peer who reads nothing."""
 LATE_MAX = 4096
 """Streams answered early whose requests may still be on their way."""
 
@@ -99,18 +99,17 @@ class Connection:
         # those we no longer remember.
         self._late: dict[int, int] = {}
         self._forgotten = 0
-        self._receive_window = 4 * allowance.window_bytes
+        self._receive_window = max(4 * allowance.window_bytes, wire.WINDOW_DEFAULT)
         self._uncredited = 0
         settings = {
             wire.MAX_CONCURRENT_STREAMS: allowance.streams_max,
             wire.INITIAL_WINDOW_SIZE: allowance.window_bytes,
             wire.MAX_HEADER_LIST_SIZE: LIST_BYTES_MAX,
         }
+        self.sender.put(frame(wire.SETTINGS, 0, 0, wire.settings_payload(settings)))
         more = self._receive_window - wire.WINDOW_DEFAULT
-        self.sender.put(
-            frame(wire.SETTINGS, 0, 0, wire.settings_payload(settings))
-            + frame(wire.WINDOW_UPDATE, 0, 0, wire.number(more))
-        )
+        if more:
+            self.sender.put(frame(wire.WINDOW_UPDATE, 0, 0, wire.number(more)))
 
     def receive(self, data: bytes, now: float) -> None:
         """Take in bytes of the peer at `now` (monotonic seconds)."""
@@ -119,7 +118,7 @@ class Connection:
         self._now = now
         try:
             self._receive(self._rest + data if self._rest else data)
-            if self.sender.untaken > UNTAKEN_BYTES_MAX:
+            if self.sender.held and self.sender.untaken > UNTAKEN_BYTES_MAX:
                 raise ConnectionFault(wire.ENHANCE_YOUR_CALM, "answers are left unread")
         except ConnectionFault as fault:
             self.fail(fault)
@@ -416,7 +415,9 @@ class Connection:
             raise ConnectionFault(wire.PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
             raise ConnectionFault(wire.FRAME_SIZE_ERROR, "PING of the wrong size")
-        self._useless()
+        # Peers measure the line with a ping per round trip while we send them data.
+        if not self.sender.take_fresh():
+            self._useless()
         if not flags & wire.ACK:
             self.sender.put(frame(wire.PING, wire.ACK, 0, payload))
 

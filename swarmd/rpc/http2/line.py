@@ -45,6 +45,11 @@ class Desk(Protocol):
 class Transport(Protocol):
     """What a line needs of the TLS connection below it."""
 
+    @property
+    def closing(self) -> bool:
+        """True when nothing can be written any more."""
+        ...
+
     def send(self, data: bytes) -> None:
         """Encrypt and write."""
         ...
@@ -163,7 +168,7 @@ class Line:
 
     def _flush(self) -> None:
         self._flushing = False
-        while data := self._protocol.sender.take():
+        while not self._link.closing and (data := self._protocol.sender.take()):
             self._link.send(data)
 
     def _accept(self, stream: Stream, headers: list[Header] | None) -> Listener:

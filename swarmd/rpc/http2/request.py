@@ -49,12 +49,10 @@ class Request:
     """The headers of one call."""
 
     path: bytes
-    timeout: float | None
-    """Seconds the caller waits."""
-    encoding: str
-    """How compressed messages would be compressed; empty for not at all."""
     metadata: Metadata
     """What the caller itself put in: repeated keys, empty values and order are kept."""
+    timeout: float | None = None
+    """Seconds the caller waits."""
 
 
 def read(fields: list[Header]) -> Request:
@@ -84,12 +82,7 @@ def read(fields: list[Header]) -> Request:
             Code.UNIMPLEMENTED, f"grpc: Decompressor is not installed for grpc-encoding {shown}"
         )
     timeout = known.get(b"grpc-timeout")
-    return Request(
-        known[b":path"],
-        None if timeout is None else seconds_of(timeout),
-        encoding.decode(),
-        metadata,
-    )
+    return Request(known[b":path"], metadata, None if timeout is None else seconds_of(timeout))
 
 
 def _check(known: dict[bytes, bytes]) -> None:

@@ -21,6 +21,7 @@ class Sender:
 
     __slots__ = (
         "_answered",
+        "_fresh",
         "_out",
         "_ready",
         "_table_update",
@@ -37,6 +38,7 @@ class Sender:
         self._ready: deque[Stream] = deque()
         self._window = self.initial_window = wire.WINDOW_DEFAULT
         self._table_update = b""
+        self._fresh = False
         self.frame_max = wire.FRAME_BYTES_MAX
         self.untaken = 0
         """Bytes waiting to be taken."""
@@ -68,7 +70,7 @@ class Sender:
         """One header block; with END_STREAM in `flags` it is the end of the answer."""
         if self._table_update:
             block, self._table_update = self._table_update + block, b""
-        stream.answering = True
+        stream.answering = self._fresh = True
         self.put(wire.headers_frames(stream.id, block, flags, self.frame_max))
         if flags & wire.END_STREAM:
             self._answered(stream)
@@ -79,6 +81,7 @@ class Sender:
         if not stream.pending and not self.held and self._fits(stream, size):
             self._window -= size
             stream.send_window -= size
+            self._fresh = True
             self.put(frame(wire.DATA, 0, stream.id, data))
             return
         if stream.pending is None:
@@ -121,6 +124,11 @@ class Sender:
     def _fits(self, stream: Stream, size: int) -> bool:
         return size <= self._window and size <= stream.send_window and size <= self.frame_max
 
+    def take_fresh(self) -> bool:
+        """True once after something was answered or sent."""
+        fresh, self._fresh = self._fresh, False
+        return fresh
+
     # What the peer allows.
 
     def wake(self, stream: Stream) -> None:
@@ -162,6 +170,7 @@ class Sender:
                 continue  # its window shrank; `wake` brings it back
             self._window -= size
             stream.send_window -= size
+            self._fresh = True
             self.put(frame(wire.DATA, 0, stream.id, bytes(first[:size])))
             if size < len(first):
                 pending[0] = first[size:]
