@@ -114,8 +114,9 @@ def _custom(name: bytes, value: bytes) -> Metadata:
 def _binary(key: str, value: bytes) -> bytes:
     """Base64, with or without its padding."""
     value = value.strip(b" ")
+    bare = value.rstrip(b"=")
     try:
-        return base64.b64decode(value.rstrip(b"=") + b"=" * (-len(value.rstrip(b"=")) % 4), None)
+        return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
     except binascii.Error as error:
         shown = _quoted(value)
         text = f'malformed binary metadata {shown} in header "{key}": {error}'
