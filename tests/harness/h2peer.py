@@ -10,8 +10,17 @@ from hpack import Decoder, Encoder
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 KINDS = (
-    "DATA HEADERS PRIORITY RST_STREAM SETTINGS PUSH_PROMISE PING GOAWAY WINDOW_UPDATE CONTINUATION"
-).split()
+    "DATA",
+    "HEADERS",
+    "PRIORITY",
+    "RST_STREAM",
+    "SETTINGS",
+    "PUSH_PROMISE",
+    "PING",
+    "GOAWAY",
+    "WINDOW_UPDATE",
+    "CONTINUATION",
+)
 CALL = (
     (":method", "POST"),
     (":scheme", "https"),
@@ -84,7 +93,7 @@ class Peer:
         return PREFACE + settings(*pairs)
 
     def headers(
-        self, stream: int, *more: tuple[str, str], end: bool = False, call: Sequence[object] = CALL
+        self, stream: int, *more: tuple[str, str], end: bool = False, call: Sequence[tuple[str, str]] = CALL
     ) -> bytes:
         """A request's headers."""
         block = self.encoder.encode([*call, *more])
