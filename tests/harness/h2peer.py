@@ -93,7 +93,11 @@ class Peer:
         return PREFACE + settings(*pairs)
 
     def headers(
-        self, stream: int, *more: tuple[str, str], end: bool = False, call: Sequence[tuple[str, str]] = CALL
+        self,
+        stream: int,
+        *more: tuple[str, str],
+        end: bool = False,
+        call: Sequence[tuple[str, str]] = CALL,
     ) -> bytes:
         """A request's headers."""
         block = self.encoder.encode([*call, *more])

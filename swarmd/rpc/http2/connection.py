@@ -135,8 +135,7 @@ class Connection:
         """The transport is gone, or soon will be: every stream is cut."""
         streams, self.streams = self.streams, {}
         for stream in streams.values():
-            stream.over = True
-            stream.listener.cut()
+            stream.close().cut()
 
     def goodbye(self, code: int = wire.NO_ERROR, text: str = "") -> None:
         """Tell the peer that nothing new is looked at (GOAWAY); streams may go on."""
@@ -162,14 +161,13 @@ class Connection:
     def _answered(self, stream: Stream) -> None:
         """An answer is complete; what is left of its request is not wanted (RFC 9113 8.1)."""
         if stream.ended:
-            stream.over = True
+            stream.close()
             self.streams.pop(stream.id, None)
         else:
             self.reset(stream, wire.NO_ERROR)
 
     def _forget(self, stream: Stream) -> None:
-        stream.over = True
-        stream.pending = None
+        stream.close()
         if self.streams.pop(stream.id, None) is None or stream.ended:
             return
         self._late[stream.id] = stream.receive_window
@@ -223,8 +221,9 @@ class Connection:
         if stream is None:
             self.sender.put(frame(wire.RST_STREAM, 0, number, wire.number(fault.code)))
             return
+        listener = stream.listener
         self.reset(stream, fault.code)
-        stream.listener.cut()
+        listener.cut()
 
     def _useless(self) -> None:
         if not self._calm.spend(self._now):
@@ -375,8 +374,9 @@ class Connection:
                 self._useless()
             return
         stream.ended = True
+        listener = stream.listener
         self._forget(stream)
-        stream.listener.cut()
+        listener.cut()
         if not stream.answering:
             self._withdrawn()
 

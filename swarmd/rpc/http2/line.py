@@ -192,6 +192,7 @@ class Line:
 
     def _done(self, call: Call) -> None:
         self.calls.discard(call)
+        call.task = None
         # A task that was stopped from outside leaves its caller without an answer.
         call.end(Code.UNAVAILABLE, "transport is closing")
         self._desk.ended(call)

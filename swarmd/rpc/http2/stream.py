@@ -109,6 +109,16 @@ class Stream:
         if not self.over:
             self._sender.respond(self, head, data, tail)
 
+    def close(self) -> Listener:
+        """Nothing goes either way any more; returns who listened.
+
+        Stream and listener know each other: letting go here spares the garbage collector.
+        """
+        listener, self.listener = self.listener, NOBODY
+        self.over = True
+        self.pending = None
+        return listener
+
     def reset(self, code: int = CANCEL) -> None:
         """End the stream without an answer, or without the rest of it."""
         if not self.over:
