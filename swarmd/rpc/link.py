@@ -13,7 +13,7 @@ import abc
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 # Piece sizes keep the memory buffers (which never shrink) near one TLS record.
@@ -144,6 +144,14 @@ class PlainLink(Link):
             self._transport.write(data)
 
 
+def _pieces(data: bytes) -> Sequence[bytes | memoryview]:
+    """`data` in pieces of at most `PIECE_BYTES`; mostly it is one."""
+    if len(data) <= PIECE_BYTES:
+        return (data,)
+    view = memoryview(data)
+    return [view[at : at + PIECE_BYTES] for at in range(0, len(view), PIECE_BYTES)]
+
+
 class HandshakeEnded(ConnectionError):
     """The connection ended before its TLS handshake did; no error but the peer's going."""
 
@@ -213,11 +221,10 @@ class TlsLink(Link, abc.ABC):
 
     def data_received(self, data: bytes) -> None:
         """Feed TLS piece by piece (called by the event loop)."""
-        view = memoryview(data)
-        for start in range(0, len(view), PIECE_BYTES):
+        for piece in _pieces(data):
             if self._error is not None:
                 return
-            self._in.write(view[start : start + PIECE_BYTES])
+            self._in.write(piece)
             if self._shaken:
                 self._drain()
             else:
@@ -237,10 +244,8 @@ class TlsLink(Link, abc.ABC):
 
     def send(self, data: bytes) -> None:
         """Encrypt and write bytes of the partner."""
-        view = memoryview(data)
         try:
-            for start in range(0, len(view), PIECE_BYTES):
-                piece = view[start : start + PIECE_BYTES]
+            for piece in _pieces(data):
                 while piece:
                     piece = piece[self.tls.write(piece) :]
                 self._flush()

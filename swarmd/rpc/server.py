@@ -199,11 +199,11 @@ class _Desk:
         method, handler, proxy = bound.method, bound.handler, self._proxy
         seconds = _SECONDS.labels(method.short)
 
-        async def answer(call: Call, peer: Peer, origin: Origin) -> None:
+        async def answer(call: Call, peer: Peer) -> None:
             request = await _request(method, call)
-            if method.proxied:
+            if method.proxied and not proxy.answers_here():
                 response = await proxy.unary(
-                    method, request, origin, lambda: handler(request, peer)
+                    method, request, _origin(call), lambda: handler(request, peer)
                 )
             else:
                 response = await handler(request, peer)
@@ -218,11 +218,11 @@ class _Desk:
     def _server_stream(self, bound: Bound) -> Answer:
         method, handler, proxy = bound.method, bound.handler, self._proxy
 
-        async def answer(call: Call, peer: Peer, origin: Origin) -> None:
+        async def answer(call: Call, peer: Peer) -> None:
             request = await _request(method, call)
-            if method.proxied:
+            if method.proxied and not proxy.answers_here():
                 stream = proxy.server_stream(
-                    method, request, origin, lambda: handler(request, peer)
+                    method, request, _origin(call), lambda: handler(request, peer)
                 )
             else:
                 stream = handler(request, peer)
@@ -240,12 +240,12 @@ class _Desk:
     def _client_stream(self, bound: Bound) -> Answer:
         method, handler, proxy = bound.method, bound.handler, self._proxy
 
-        async def answer(call: Call, peer: Peer, origin: Origin) -> None:
+        async def answer(call: Call, peer: Peer) -> None:
             with self._server.calls.ending(method, peer):
                 async with aclosing(_requests(method, call)) as requests:
-                    if method.proxied:
+                    if method.proxied and not proxy.answers_here():
                         response = await proxy.client_stream(
-                            method, requests, origin, lambda: handler(requests, peer)
+                            method, requests, _origin(call), lambda: handler(requests, peer)
                         )
                     else:
                         response = await handler(requests, peer)
@@ -260,24 +260,20 @@ class _Desk:
         self,
         method: Method,
         call: Call,
-        work: Callable[[Call, Peer, Origin], Awaitable[None]],
+        work: Callable[[Call, Peer], Awaitable[None]],
     ) -> None:
         """Identity and role check before `work`; errors and metrics after it."""
         try:
             connection = call.connection
-            metadata = told(call.metadata)
             peer = authorize(
                 method,
                 connection.subject,
-                identity.forwarded(metadata),
+                identity.forwarded(told(call.metadata)) if call.metadata else None,
                 connection.remote_addr,
                 self._authorizer,
                 self._server.clock.now(),
             )
-            origin = Origin(
-                metadata, connection.subject, connection.remote_addr, call.time_remaining
-            )
-            await work(call, peer, origin)
+            await work(call, peer)
         except asyncio.CancelledError:
             if being_cancelled():
                 raise
@@ -297,6 +293,14 @@ class _Desk:
 def _counter(short: str, code: Code) -> Any:
     """The counter of one outcome; looking it up by its labels costs as much as the handler."""
     return _CALLS.labels(short, code.name)
+
+
+def _origin(call: Call) -> Origin:
+    """Where a call came from, for whoever hands it on."""
+    connection = call.connection
+    return Origin(
+        told(call.metadata), connection.subject, connection.remote_addr, call.time_remaining
+    )
 
 
 async def _request(method: Method, call: Call) -> Any:

@@ -8,6 +8,8 @@ What we send is written literally and never indexed, so answers are constant byt
 
 from __future__ import annotations
 
+from itertools import chain
+
 from hpack.exceptions import HPACKError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
@@ -18,6 +20,8 @@ Header = tuple[bytes, bytes]
 LIST_BYTES_MAX = 16_384
 """What a decoded header list may weigh, counted as RFC 9113 6.5.2 says."""
 _OVERHEAD = 32
+# One more header than this is too heavy whatever it says; what is beyond is not kept.
+_COUNT_MAX = LIST_BYTES_MAX // _OVERHEAD
 _STATIC = HeaderTable.STATIC_TABLE
 _STATIC_COUNT = len(_STATIC)
 _STRING_BYTES_MAX = 1 << 16
@@ -43,7 +47,6 @@ class HeaderReader:
 
     def _read(self, block: bytes) -> list[Header] | None:
         found: list[Header] = []
-        weight = 0
         recent = self._table.dynamic_entries
         at, end = 0, len(block)
         while at < end:
@@ -61,15 +64,15 @@ class HeaderReader:
                 else:
                     raise IndexError("index 0")
             elif 0x20 <= first < 0x40:
-                if found or weight:
+                if found:
                     raise IndexError("table size update behind a header")
                 at = self._resize(block, at)
                 continue
             else:
                 header, at = self._literal(block, at, first)
-            weight += len(header[0]) + len(header[1]) + _OVERHEAD
-            if weight <= LIST_BYTES_MAX:
+            if len(found) <= _COUNT_MAX:
                 found.append(header)
+        weight = _OVERHEAD * len(found) + sum(map(len, chain.from_iterable(found)))
         return found if weight <= LIST_BYTES_MAX else None
 
     def _literal(self, block: bytes, at: int, first: int) -> tuple[Header, int]:

@@ -70,6 +70,7 @@ class Line:
         "_loop",
         "_lost",
         "_protocol",
+        "_reader",
         "_receiving",
         "_running_max",
         "_timer",
@@ -89,6 +90,7 @@ class Line:
         self._desk = desk
         self._lost: Callable[[Line], None] | None = lost
         self._protocol = Protocol2(self._accept, allowance)
+        self._reader = written.Reader()
         self._loop = asyncio.get_running_loop()
         self._receiving = False
         self._flushing = False
@@ -179,7 +181,7 @@ class Line:
             if headers is None:
                 text = f"received metadata size exceeds the limit of {LIST_BYTES_MAX} bytes"
                 raise Refused(Code.RESOURCE_EXHAUSTED, text, 431)
-            request = written.read(headers)
+            request = self._reader.read(headers)
             answer = self._desk.find(request.path)
             call = Call(request, stream, self._connection, self.kick, self._loop)
         except Refused as refusal:
