@@ -1,11 +1,12 @@
 """What one unary call, and one idle connection, cost the manager port: CPU and memory.
 
-    python -m bench.calls [--rounds 12] [--calls 1500] [--connections 200]
+    python -m bench.calls [--rounds 12] [--calls 1500] [--pause MS] [--connections 200]
 
 The server runs in a process of its own with the real front, role check and metrics; its
 handlers do next to nothing. Calls are heartbeats of a worker over established TLS, one in
 flight at a time, over several connections in turn: as nodes make them. Its processor time is
-read from the kernel. An idle connection holds a worker's three streams.
+read from the kernel. With a pause between them calls find the caches cold and a server that
+sleeps, as in a fleet: they cost more then. An idle connection holds a worker's three streams.
 """
 
 from __future__ import annotations
@@ -77,15 +78,17 @@ async def serve() -> None:
 
 
 async def cost_of_calls(
-    pid: int, callers: list[WireCaller], calls: int, timeout: float | None
+    pid: int, callers: list[WireCaller], given: argparse.Namespace, timeout: float | None
 ) -> float:
     """CPU microseconds of the server per call."""
     request = api.HeartbeatRequest(session_id="a-session-id-of-25-letters")
     before = cpu_seconds(pid)
-    for number in range(calls):
+    for number in range(given.calls):
         caller = callers[number % len(callers)]
         await caller.unary("Dispatcher/Heartbeat", request, timeout=timeout)
-    return (cpu_seconds(pid) - before) / calls * 1e6
+        if given.pause:
+            await asyncio.sleep(given.pause / 1000)
+    return (cpu_seconds(pid) - before) / given.calls * 1e6
 
 
 async def cost_of_idling(pid: int, address: str, worker: Credentials, connections: int) -> float:
@@ -137,11 +140,11 @@ async def measure(given: argparse.Namespace) -> None:
         worker = Credentials(*(part.encode() for part in parts))
         address = f"127.0.0.1:{port}"
         callers = [await dial(address, worker) for _ in range(LANES)]
-        await cost_of_calls(server.pid, callers, given.calls, 5.0)
+        await cost_of_calls(server.pid, callers, given, 5.0)
         with_limit, without = [], []
         for _ in range(given.rounds):
-            with_limit.append(await cost_of_calls(server.pid, callers, given.calls, 5.0))
-            without.append(await cost_of_calls(server.pid, callers, given.calls, None))
+            with_limit.append(await cost_of_calls(server.pid, callers, given, 5.0))
+            without.append(await cost_of_calls(server.pid, callers, given, None))
         for caller in callers:
             await caller.close()
         spread("heartbeat with a deadline", "us CPU", with_limit)
@@ -159,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.calls", description=__doc__)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--calls", type=int, default=1500)
+    parser.add_argument("--pause", type=float, default=0.0, help="ms between calls")
     parser.add_argument("--connections", type=int, default=200)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
