@@ -132,7 +132,6 @@ class Manager:
             StoreAuthorizer(self.store, config.organization),
             self.leadership,
             clock=clock,
-            entropy=entropy,
         )
 
     def _make_services(self) -> list[object]:

@@ -1,28 +1,29 @@
-"""The TLS front of port 2377: certificate optional, ALPN h2 offered, bytes pumped to gRPC.
+"""The TLS front of port 2377: certificate optional, ALPN h2 offered, calls inside.
 
-gRPC's own Python server can only forbid or demand client certificates; nodes join without
-one and work with one on the same port (wire/FRONT 1). Each new connection takes the
-credentials of the moment, so certificates and roots change without a restart. What is
-refused here is refused before gRPC sees it, counted, and logged with a cap.
+Nodes join without a certificate and work with one on the same port (wire/FRONT 1). Each new
+connection takes the credentials of the moment, so certificates and roots change without a
+restart. What is refused here is refused before a call is looked at, counted, and logged with
+a cap.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from swarmd.base import metrics
 from swarmd.base.clock import Clock
 from swarmd.rpc import address
+from swarmd.rpc.http2.connection import Allowance
+from swarmd.rpc.http2.line import Desk, Line
 from swarmd.rpc.identity import Subject, subject_of
-from swarmd.rpc.link import HandshakeEnded, PlainLink, TlsLink, keep_alive
-from swarmd.rpc.registry import Connection, Registry
+from swarmd.rpc.link import HandshakeEnded, TlsLink, keep_alive
+from swarmd.rpc.peer import MANAGER_ROLE
+from swarmd.rpc.registry import Registry
 from swarmd.rpc.tls import Credentials, server_context
 
 log = logging.getLogger(__name__)
@@ -43,11 +44,21 @@ class Limits:
     """Open connections without certificate from one IP address: joining nodes hold one each
     for seconds, and nobody else has a use for them."""
     connections_max: int = 16_384
-    join_seconds: float = 5.0
-    """How long gRPC may take to accept its end."""
+    preface_seconds: float = 20.0
+    """From the handshake to the HTTP/2 preface and settings. Longer than the handshake: our
+    own clients verify a manager first and open their channel with the first call."""
     log_lines_max: int = 20
     """Refusals written per `log_seconds`; the rest is only counted."""
     log_seconds: float = 60.0
+
+
+# A joining node asks one thing at a time; a worker has a stream per log it sends; a manager
+# that follows brings the calls of all nodes connected to it.
+_ANYBODY = Allowance(streams_max=20, window_bytes=64 * 1024)
+_NODE = Allowance(streams_max=1000, resets_max=2000)
+_MANAGER = Allowance(
+    streams_max=100_000, window_bytes=1 << 20, resets_max=200_000, useless_max=20_000
+)
 
 
 class Refusals:
@@ -76,23 +87,21 @@ class Refusals:
 
 
 class Front:
-    """Accepts, shakes hands, identifies, and joins each connection to the gRPC server."""
+    """Accepts, shakes hands, identifies, and takes calls for a desk."""
 
     def __init__(
         self,
-        backend: str,
+        desk: Desk,
         credentials: Callable[[], Credentials],
         registry: Registry,
         clock: Clock,
-        spawn: Callable[[Coroutine[Any, Any, None], str], object],
         limits: Limits,
         refusals: Refusals,
     ) -> None:
-        self._backend = backend
+        self._desk = desk
         self._credentials = credentials
         self._registry = registry
         self._clock = clock
-        self._spawn = spawn
         self._limits = limits
         self._refusals = refusals
         self._listeners: list[tuple[str, asyncio.Server]] = []
@@ -102,7 +111,7 @@ class Front:
         self._pending_total = 0
         self._used: Credentials | None = None
         self._context: ssl.SSLContext | None = None
-        self._empty = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def listen(self, addresses: Sequence[str]) -> list[str]:
         """Open the port(s); returns the addresses really bound. Raises `OSError`.
@@ -143,20 +152,38 @@ class Front:
             server.close()
         self._listeners.clear()
 
+    async def finish_calls(self, seconds: float) -> None:
+        """Take no new calls, and give those under way `seconds` to end."""
+        for link in list(self._links):
+            if link.line is not None:
+                link.line.goodbye()
+        await self._until(self._quiet, seconds)
+
     async def close(self, seconds: float) -> None:
         """End every connection in order, by force after `seconds`."""
         self.stop_accepting()
         for link in list(self._links):
             link.finish()
-        self._empty.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                while self._links:
-                    await self._empty.wait()
-                    self._empty.clear()
-        except TimeoutError:
+        if not await self._until(lambda: not self._links, seconds):
             for link in list(self._links):
                 link.abort()
+
+    def changed(self) -> None:
+        """A call or a connection ended: whoever waits for the end of all looks again."""
+        self._changed.set()
+
+    def _quiet(self) -> bool:
+        return all(link.line is None or link.line.idle for link in self._links)
+
+    async def _until(self, true: Callable[[], bool], seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                while not true():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def admit(self, link: Visitor) -> None:
         """Take on a new TCP connection, or cut it off when a limit is reached."""
@@ -181,11 +208,11 @@ class Front:
         _decrement(self._pending, host)
 
     def identify(self, link: Visitor) -> None:
-        """Look at a finished handshake and, if it is acceptable, join it to gRPC.
+        """Look at a finished handshake and, if it is acceptable, take calls on it.
 
         ALPN is selected where it is offered, but not demanded: an engine of 20.10 offers none
-        once its certificate was renewed (measured). gRPC itself hangs up on anything that does
-        not begin with HTTP/2's preface.
+        once its certificate was renewed (measured). Whoever does not begin with HTTP/2's
+        preface is hung up on all the same.
         """
         der = link.tls.getpeercert(binary_form=True)
         subject: Subject | None = None
@@ -202,7 +229,15 @@ class Front:
                 self._refuse(link, "limit", "too many connections without certificate")
                 return
         connection = self._registry.add(subject, link.remote_addr)
-        self._spawn(self._join(link, connection), "front-join")
+
+        def lost(_: Line) -> None:
+            self._registry.drop(connection)
+
+        line = Line(link, connection, self._desk, _allowance(subject), lost)
+        link.line = line
+        late = TimeoutError("no HTTP/2 preface in time")
+        line.begin(self._limits.preface_seconds, lambda: link.fail(late))
+        link.attach(line)
 
     def gone(self, link: Visitor, error: Exception | None) -> None:
         """A connection is over."""
@@ -210,10 +245,14 @@ class Front:
         if link.anonymous:
             _decrement(self._anonymous, link.host)
         _OPEN.dec()
-        self._empty.set()
-        if error is None:
+        self.changed()
+        line = link.line
+        if line is not None and line.fault is not None:
+            why = "http2" if line.begun else "preface"
+            self._refusals.note(why, link.remote_addr, line.fault)
+        elif error is None:
             return
-        if not link.shaken:
+        elif not link.shaken or isinstance(error, TimeoutError):
             self._refusals.note(_why(error), link.remote_addr, error)
         elif _is_harmless(error):
             log.debug("connection from %s ended: %s", link.remote_addr, error)
@@ -223,21 +262,6 @@ class Front:
     def _refuse(self, link: Visitor, why: str, detail: object) -> None:
         self._refusals.note(why, link.remote_addr, detail)
         link.finish()
-
-    async def _join(self, link: Visitor, connection: Connection) -> None:
-        """Connect to gRPC under the connection's name and start pumping."""
-        backend = PlainLink(link, lambda: self._registry.drop(connection))
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._limits.join_seconds):
-                sock = await _connect(self._backend, connection.name)
-                await loop.create_unix_connection(lambda: backend, sock=sock)
-        except OSError as error:  # TimeoutError is one
-            self._registry.drop(connection)
-            self._refusals.note("backend", connection.remote_addr, repr(error))
-            link.abort()
-            return
-        link.attach(backend)
 
     def context(self) -> ssl.SSLContext:
         """TLS settings for the credentials of this moment."""
@@ -256,13 +280,14 @@ class Front:
 class Visitor(TlsLink):
     """One connection at the front."""
 
-    __slots__ = ("_counted", "_front", "anonymous", "host", "remote_addr")
+    __slots__ = ("_counted", "_front", "anonymous", "host", "line", "remote_addr")
 
     def __init__(self, front: Front) -> None:
         super().__init__(front.context(), server_side=True)
         self._front = front
         self._counted = False
         self.anonymous = False
+        self.line: Line | None = None
         self.host = ""
         self.remote_addr = ""
 
@@ -302,23 +327,11 @@ def _decrement(counts: Counter[str], key: str) -> None:
         del counts[key]
 
 
-async def _connect(path: str, name: str) -> socket.socket:
-    """A unix socket connected to `path`, its own end bound to the abstract `name`."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        sock.setblocking(False)
-        sock.bind("\0" + name)
-        while True:
-            try:
-                sock.connect(path)
-            except BlockingIOError:
-                # A full accept queue; a unix socket cannot be waited for.
-                await asyncio.sleep(0.01)
-                continue
-            return sock
-    except BaseException:
-        sock.close()
-        raise
+def _allowance(subject: Subject | None) -> Allowance:
+    """What a peer may do, by what its certificate says."""
+    if subject is None:
+        return _ANYBODY
+    return _MANAGER if MANAGER_ROLE in subject.roles else _NODE
 
 
 def _why(error: Exception) -> str:

@@ -1,9 +1,10 @@
-"""The two ends of a byte pump: TLS on the network side, plain bytes on the gRPC side.
+"""TLS on the network side, and whoever takes the plain bytes on the other.
 
-Both are plain asyncio protocols with flow control across: when one end cannot write, the
-other stops reading. TLS runs on memory buffers here rather than in the event loop because
-the loop's own keeps 256 KiB per connection, and because it lets us judge a connection
-between its handshake and its first byte. Front and tunnel are this pump, in two directions.
+At the front that is a `Line` of ours; in the tunnel of a client it is a `PlainLink`, the unix
+socket of a gRPC channel: then both are a pump with flow control across, where one end stops
+reading when the other cannot write. TLS runs on memory buffers here rather than in the event
+loop because the loop's own keeps 256 KiB per connection, and because it lets us judge a
+connection between its handshake and its first byte.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import abc
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 # Piece sizes keep the memory buffers (which never shrink) near one TLS record.
@@ -26,22 +27,22 @@ UNANSWERED_SECONDS = 20
 
 
 class Partner(Protocol):
-    """The other end of the pump."""
+    """The other end: it gets what was decrypted, and is told how the transport fares."""
 
     def send(self, data: bytes) -> None:
-        """Write `data` towards the peer of this end."""
+        """Take `data`, which came in on this end."""
         ...
 
     def hold(self) -> None:
-        """Stop reading: the other end cannot write."""
+        """The other end cannot write for now."""
         ...
 
     def release(self) -> None:
-        """Read again."""
+        """The other end can write again."""
         ...
 
     def finish(self) -> None:
-        """Close after what was sent has gone out."""
+        """The other end is over: close after what was sent has gone out."""
         ...
 
 
@@ -151,6 +152,14 @@ class PlainLink(Link):
             self._transport.write(data)
 
 
+def _pieces(data: bytes) -> Sequence[bytes | memoryview]:
+    """`data` in pieces of at most `PIECE_BYTES`; mostly it is one."""
+    if len(data) <= PIECE_BYTES:
+        return (data,)
+    view = memoryview(data)
+    return [view[at : at + PIECE_BYTES] for at in range(0, len(view), PIECE_BYTES)]
+
+
 class HandshakeEnded(ConnectionError):
     """The connection ended before its TLS handshake did; no error but the peer's going."""
 
@@ -220,11 +229,10 @@ class TlsLink(Link, abc.ABC):
 
     def data_received(self, data: bytes) -> None:
         """Feed TLS piece by piece (called by the event loop)."""
-        view = memoryview(data)
-        for start in range(0, len(view), PIECE_BYTES):
+        for piece in _pieces(data):
             if self._error is not None:
                 return
-            self._in.write(view[start : start + PIECE_BYTES])
+            self._in.write(piece)
             if self._shaken:
                 self._drain()
             else:
@@ -244,10 +252,8 @@ class TlsLink(Link, abc.ABC):
 
     def send(self, data: bytes) -> None:
         """Encrypt and write bytes of the partner."""
-        view = memoryview(data)
         try:
-            for start in range(0, len(view), PIECE_BYTES):
-                piece = view[start : start + PIECE_BYTES]
+            for piece in _pieces(data):
                 while piece:
                     piece = piece[self.tls.write(piece) :]
                 self._flush()
@@ -292,6 +298,8 @@ class TlsLink(Link, abc.ABC):
                     ended = True
                     break
                 pieces.append(piece)
+                if len(piece) < PIECE_BYTES and not self._in.pending:
+                    break  # asking again would only cost an exception
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
@@ -300,13 +308,13 @@ class TlsLink(Link, abc.ABC):
             self.fail(error)
             return
         if pieces:
-            self.partner.send(b"".join(pieces))
+            self.partner.send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         self._flush()  # answers to key updates
         if ended:
             self.finish()
 
     def _flush(self) -> None:
-        data = self._out.read()
+        data = self._out.read() if self._out.pending else b""
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 

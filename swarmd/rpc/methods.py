@@ -41,6 +41,8 @@ class Method:
     name: str
     path: str
     """As on the wire, "/docker.swarmkit.v1.CA/GetUnlockKey"."""
+    short: str
+    """The name callers use, "CA/GetUnlockKey"."""
     request: type[Message]
     response: type[Message]
     client_streaming: bool
@@ -55,11 +57,6 @@ class Method:
     """For calls of this manager itself: handed on to the leader."""
     in_process: bool
     """Offered to calls of this manager itself at all."""
-
-    @property
-    def short(self) -> str:
-        """The name callers use, "CA/GetUnlockKey"."""
-        return f"{self.service.rpartition('.')[2]}/{self.name}"
 
     @property
     def streaming(self) -> bool:
@@ -83,6 +80,7 @@ def _method(descriptor: MethodDescriptor) -> Method:
         service=service.full_name,
         name=descriptor.name,
         path=f"/{service.full_name}/{descriptor.name}",
+        short=f"{service.name}/{descriptor.name}",
         request=GetMessageClass(descriptor.input_type),
         response=GetMessageClass(descriptor.output_type),
         client_streaming=descriptor.client_streaming,

@@ -1,36 +1,35 @@
-"""The manager's port: the TLS front before a gRPC server, and what every call passes.
+"""The manager's port: TLS front, HTTP/2, and what every call passes.
 
-Order for each call: identity, role check, leader proxy, errors, metrics. gRPC sees bytes;
-messages are parsed after the caller was let in. Endless streams are ended by us before
-gRPC is asked to stop, because it would wait for them (wire/FRONT pitfall 14).
+Order for each call: identity, role check, leader proxy, errors, metrics. Messages are taken
+in and parsed after the caller was let in. Endless streams are ended first when the server
+stops; other calls get some time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from swarmd.base import limits, metrics
 from swarmd.base.aio import Tasks
 from swarmd.base.clock import Clock, SystemClock
-from swarmd.base.entropy import Entropy, SystemEntropy
 from swarmd.base.errors import Code, Internal, InvariantViolation, SwarmError, Unavailable
 from swarmd.rpc import identity, methods
 from swarmd.rpc.authorize import authorize
 from swarmd.rpc.front import Front, Limits, Refusals
+from swarmd.rpc.http2.call import Call
+from swarmd.rpc.http2.line import Answer
+from swarmd.rpc.http2.request import Refused
 from swarmd.rpc.leaderproxy import LeaderProxy, Origin, told
 from swarmd.rpc.methods import Bound, Method
 from swarmd.rpc.peer import Authorizer, Leadership, Peer
 from swarmd.rpc.registry import Registry
-from swarmd.rpc.status import STATUS, refusal_of
+from swarmd.rpc.status import refusal_of
 from swarmd.rpc.streams import ActiveCalls, as_generator, being_cancelled
 from swarmd.rpc.tls import Credentials
 
@@ -39,16 +38,6 @@ __all__ = ["Credentials", "Limits", "Server"]
 _CALLS = metrics.counter("rpc_calls", "Calls answered on the manager port", "method", "code")
 _SECONDS = metrics.histogram("rpc_unary_seconds", "Time to answer one unary call", "method")
 _BYE = "transport is closing"
-
-_OPTIONS = [
-    ("grpc.max_receive_message_length", limits.receive_bytes_max),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),
-    # Pings of eager clients are no reason to hang up on them (wire/FRONT pitfall 11).
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
-]
 
 
 class Server:
@@ -62,21 +51,19 @@ class Server:
         leadership: Leadership | None,
         *,
         clock: Clock | None = None,
-        entropy: Entropy | None = None,
         front_limits: Limits | None = None,
     ) -> None:
         self._credentials = credentials
         self._clock = clock or SystemClock()
         self._limits = front_limits or Limits()
-        self._registry = Registry(entropy or SystemEntropy())
+        self._registry = Registry()
         self._calls = ActiveCalls()
         self.refusals = Refusals(self._limits, self._clock)
         """Where everything turned away is counted and logged."""
         self._broken: asyncio.Future[None] | None = None
         self._front: Front | None = None
-        desk = _Desk(self, authorizer, LeaderProxy(leadership))
-        self._handlers = desk.handlers(methods.bind(services))
-        self._served = frozenset(path.split("/")[1] for path in self._handlers)
+        proxy = LeaderProxy(leadership)
+        self._desk = _Desk(self, authorizer, proxy, methods.bind(services))
         self.addresses: list[str] = []
         """The "ip:port"s really bound, in the order of `listen`."""
 
@@ -108,39 +95,28 @@ class Server:
         unusable credentials, `InvariantViolation` when a handler found a bug.
         """
         self._broken = broken = asyncio.get_running_loop().create_future()
-        backend = grpc.aio.server(options=_OPTIONS)
-        backend.add_generic_rpc_handlers((self,))
-        with _PrivateSocket() as private:
-            backend.add_insecure_port(f"unix:{private.path}")
-            await backend.start()
-            try:
-                front = private.hide()
-                failure = await self._serve(backend, front, ready, listen, grace, broken)
-            finally:
-                await backend.stop(0)
+        failure = await self._serve(ready, listen, grace, broken)
         if failure is not None:
             raise failure
 
     async def _serve(
         self,
-        backend: Any,
-        address: str,
         ready: asyncio.Event,
         listen: Sequence[str],
         grace: float,
         broken: asyncio.Future[None],
     ) -> Exception | None:
-        """Run the front until cancelled or broken; returns what broke, bare of any group."""
+        """Serve until cancelled or broken; returns what broke, bare of any group."""
         async with Tasks() as tasks:
-            front = Front(
-                address,
+            front = self._front = Front(
+                self._desk,
                 self._credentials,
                 self._registry,
                 self._clock,
-                tasks.spawn,
                 self._limits,
                 self.refusals,
             )
+            self._desk.open(tasks, front.changed)
             try:
                 self.addresses = await front.listen(listen)
                 self._front = front
@@ -152,7 +128,7 @@ class Server:
                 self._front = None
                 front.stop_accepting()
                 self.end_streams(lambda method, peer: True)
-                await backend.stop(grace)
+                await front.finish_calls(grace)
                 await front.close(grace)
         return None
 
@@ -187,199 +163,177 @@ class Server:
         if self._broken is not None and not self._broken.done():
             self._broken.set_exception(error)
 
-    def service(self, details: Any) -> Any:
-        """gRPC's look-up of a method (called by gRPC for every call)."""
-        handler = self._handlers.get(details.method)
-        return handler or _unknown(details.method, self._served)
-
 
 class _Desk:
     """What every call passes, from bytes to bytes."""
 
-    def __init__(self, server: Server, authorizer: Authorizer, proxy: LeaderProxy) -> None:
+    def __init__(
+        self,
+        server: Server,
+        authorizer: Authorizer,
+        proxy: LeaderProxy,
+        bound: dict[str, Bound],
+    ) -> None:
         self._server = server
         self._authorizer = authorizer
         self._proxy = proxy
+        self._tasks: Tasks | None = None
+        self._changed: Callable[[], None] = lambda: None
+        self._answers = {path.encode(): self._answer(item) for path, item in bound.items()}
+        self._served = frozenset(item.method.service for item in bound.values())
 
-    def handlers(self, bound: dict[str, Bound]) -> dict[str, Any]:
-        """gRPC handlers by path.
+    def open(self, tasks: Tasks, changed: Callable[[], None]) -> None:
+        """Answer calls in `tasks` from now on, and tell `changed` of each that ended."""
+        self._tasks, self._changed = tasks, changed
 
-        All are told to gRPC as taking a stream: so the caller is checked before its message
-        is taken in, and we see when that message never comes.
-        """
-        made = {}
-        for path, item in bound.items():
-            method = item.method
-            if method.client_streaming:
-                made[path] = grpc.stream_unary_rpc_method_handler(self._client_stream(item))
-            elif method.server_streaming:
-                made[path] = grpc.stream_stream_rpc_method_handler(self._server_stream(item))
-            else:
-                made[path] = grpc.stream_unary_rpc_method_handler(self._unary(item))
-        return made
+    def find(self, path: bytes) -> Answer:
+        """The code that answers calls of `path`. Raises `Refused`, in grpc-go's words."""
+        found = self._answers.get(path)
+        if found is None:
+            raise Refused(Code.UNIMPLEMENTED, _unknown(path.decode("latin-1"), self._served))
+        return found
 
-    def _unary(self, bound: Bound) -> Callable[[Any, Any], Awaitable[bytes]]:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run the answer to one call."""
+        if self._tasks is None:
+            raise InvariantViolation("a call before the server runs")
+        return self._tasks.spawn(work, name)
+
+    def ended(self, call: Call) -> None:
+        """A call is over: note why, if its caller must be known for it."""
+        self._changed()
+        if call.oversized:
+            text = f"{call.path.decode('latin-1')}: over {limits.receive_bytes_max} bytes"
+            remote_addr = call.connection.remote_addr
+            self._server.refusals.note("oversized", remote_addr, text, "request")
+
+    def _answer(self, bound: Bound) -> Answer:
+        if bound.method.client_streaming:
+            return self._client_stream(bound)
+        if bound.method.server_streaming:
+            return self._server_stream(bound)
+        return self._unary(bound)
+
+    def _unary(self, bound: Bound) -> Answer:
         method, handler, proxy = bound.method, bound.handler, self._proxy
         seconds = _SECONDS.labels(method.short)
 
-        async def answer(context: Any, peer: Peer, origin: Origin) -> bytes:
-            request = _parse(method, await self._request(method, context, origin))
-            if method.proxied:
+        async def answer(call: Call, peer: Peer) -> None:
+            request = await _request(method, call)
+            if method.proxied and not proxy.answers_here():
                 response = await proxy.unary(
-                    method, request, origin, lambda: handler(request, peer)
+                    method, request, _origin(call), lambda: handler(request, peer)
                 )
             else:
                 response = await handler(request, peer)
-            return bytes(response.SerializeToString())
+            call.answer(response.SerializeToString())
 
-        async def serve(_: Any, context: Any) -> bytes:
+        async def serve(call: Call) -> None:
             with seconds.time():
-                answered: bytes = await self._pass(
-                    method, context, lambda peer, origin: answer(context, peer, origin)
-                )
-                return answered
+                await self._pass(method, call, answer)
 
         return serve
 
-    def _server_stream(self, bound: Bound) -> Callable[[Any, Any], Awaitable[None]]:
+    def _server_stream(self, bound: Bound) -> Answer:
         method, handler, proxy = bound.method, bound.handler, self._proxy
 
-        async def answer(context: Any, peer: Peer, origin: Origin) -> None:
-            request = _parse(method, await self._request(method, context, origin))
-            if method.proxied:
+        async def answer(call: Call, peer: Peer) -> None:
+            request = await _request(method, call)
+            if method.proxied and not proxy.answers_here():
                 stream = proxy.server_stream(
-                    method, request, origin, lambda: handler(request, peer)
+                    method, request, _origin(call), lambda: handler(request, peer)
                 )
             else:
                 stream = handler(request, peer)
             with self._server.calls.ending(method, peer):
                 async with aclosing(as_generator(stream)) as answers:
                     async for response in answers:
-                        await context.write(response.SerializeToString())
+                        await call.write(response.SerializeToString())
+            call.end(Code.OK)
 
-        async def serve(_: Any, context: Any) -> None:
-            await self._pass(method, context, lambda peer, origin: answer(context, peer, origin))
+        async def serve(call: Call) -> None:
+            await self._pass(method, call, answer)
 
         return serve
 
-    def _client_stream(self, bound: Bound) -> Callable[[Any, Any], Awaitable[bytes]]:
+    def _client_stream(self, bound: Bound) -> Answer:
         method, handler, proxy = bound.method, bound.handler, self._proxy
 
-        async def answer(context: Any, peer: Peer, origin: Origin) -> bytes:
+        async def answer(call: Call, peer: Peer) -> None:
             with self._server.calls.ending(method, peer):
-                async with aclosing(_requests(method, context)) as requests:
-                    if method.proxied:
+                async with aclosing(_requests(method, call)) as requests:
+                    if method.proxied and not proxy.answers_here():
                         response = await proxy.client_stream(
-                            method, requests, origin, lambda: handler(requests, peer)
+                            method, requests, _origin(call), lambda: handler(requests, peer)
                         )
                     else:
                         response = await handler(requests, peer)
-            return bytes(response.SerializeToString())
+            call.answer(response.SerializeToString())
 
-        async def serve(_: Any, context: Any) -> bytes:
-            answered: bytes = await self._pass(
-                method, context, lambda peer, origin: answer(context, peer, origin)
-            )
-            return answered
+        async def serve(call: Call) -> None:
+            await self._pass(method, call, answer)
 
         return serve
 
     async def _pass(
-        self, method: Method, context: Any, work: Callable[[Peer, Origin], Awaitable[Any]]
-    ) -> Any:
+        self,
+        method: Method,
+        call: Call,
+        work: Callable[[Call, Peer], Awaitable[None]],
+    ) -> None:
         """Identity and role check before `work`; errors and metrics after it."""
-        code = Code.CANCELLED
         try:
-            origin = self._origin(context)
+            connection = call.connection
             peer = authorize(
                 method,
-                origin.subject,
-                identity.forwarded(origin.metadata),
-                origin.remote_addr,
+                connection.subject,
+                identity.forwarded(told(call.metadata)) if call.metadata else None,
+                connection.remote_addr,
                 self._authorizer,
                 self._server.clock.now(),
             )
-            answer = await work(peer, origin)
-            code = Code.OK
-            return answer
+            await work(call, peer)
         except asyncio.CancelledError:
-            if being_cancelled() or not self._server.registry.knows(context.peer()):
+            if being_cancelled():
                 raise
             # Something the handler waited for was cancelled, not the call: without an
             # answer its caller would wait for ever.
-            await context.abort(STATUS[code], "context canceled")
+            call.end(Code.CANCELLED, "context canceled")
         except Exception as error:
             if isinstance(error, InvariantViolation):
                 self._server.broke(error)
             refusal = refusal_of(method.short, error)
-            code = refusal.code
-            await context.abort(STATUS[code], refusal.text)
+            call.end(refusal.code, refusal.text)
         finally:
-            _CALLS.labels(method.short, code.name).inc()
+            _counter(method.short, call.code or Code.CANCELLED).inc()
 
-    async def _request(self, method: Method, context: Any, origin: Origin) -> bytes:
-        """The one message of a call; gRPC itself has answered when it was too large."""
-        peer = context.peer()
-        try:
-            raw = await context.read()
-            if raw is not grpc.aio.EOF:
-                return bytes(raw)
-            await _whole(context)
-        except asyncio.CancelledError:
-            if self._server.registry.knows(peer):
-                text = f"{method.short}: over {limits.receive_bytes_max} bytes, or withdrawn"
-                self._server.refusals.note("oversized", origin.remote_addr, text, "request")
-            raise
+
+@functools.cache
+def _counter(short: str, code: Code) -> Any:
+    """The counter of one outcome; looking it up by its labels costs as much as the handler."""
+    return _CALLS.labels(short, code.name)
+
+
+def _origin(call: Call) -> Origin:
+    """Where a call came from, for whoever hands it on."""
+    connection = call.connection
+    return Origin(
+        told(call.metadata), connection.subject, connection.remote_addr, call.time_remaining
+    )
+
+
+async def _request(method: Method, call: Call) -> Any:
+    """The one message of a call."""
+    raw = await call.read()
+    if raw is None:
         raise Internal(f"{method.short}: no request message")
-
-    def _origin(self, context: Any) -> Origin:
-        connection = self._server.registry.find(context.peer())
-        metadata = told(context.invocation_metadata() or ())
-        return Origin(metadata, connection.subject, connection.remote_addr, context.time_remaining)
+    return _parse(method, raw)
 
 
-class _PrivateSocket:
-    """A place for gRPC to listen that nobody else can reach."""
-
-    def __init__(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="swarmd-")  # mode 0700
-        self._fd = -1
-        self.path = os.path.join(self._folder, "rpc")
-
-    def __enter__(self) -> _PrivateSocket:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def hide(self) -> str:
-        """Remove the name once gRPC listens; returns the path only this process can use.
-
-        A killed process then leaves nothing behind.
-        """
-        self._fd = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        return f"/proc/self/fd/{self._fd}"
-
-
-async def _requests(method: Method, context: Any) -> AsyncGenerator[Any, None]:
-    """The messages of a client stream."""
-    while (raw := await context.read()) is not grpc.aio.EOF:
+async def _requests(method: Method, call: Call) -> AsyncGenerator[Any, None]:
+    """The messages of a client stream; it ends only when its sender was done."""
+    while (raw := await call.read()) is not None:
         yield _parse(method, raw)
-    await _whole(context)
-
-
-async def _whole(context: Any) -> None:
-    """Make sure a stream of requests ended because its sender was done.
-
-    gRPC reports a stream that was cancelled, cut off or too large as ended, just like a
-    good one, and cancels the call only afterwards. Asking once more is a barrier: the
-    answer comes behind that cancellation, which is then raised here. Without this, half a
-    Raft snapshot would pass for a whole one.
-    """
-    await context.read()
 
 
 def _parse(method: Method, raw: bytes) -> Any:
@@ -390,15 +344,11 @@ def _parse(method: Method, raw: bytes) -> Any:
         raise Internal(f"grpc: error unmarshalling request: {error}") from error
 
 
-def _unknown(path: str, served: frozenset[str]) -> Any:
-    """The answer to a method nobody serves, in grpc-go's words."""
-    service, _, name = path.lstrip("/").rpartition("/")
+def _unknown(path: str, served: frozenset[str]) -> str:
+    """What is said of a method nobody serves."""
+    service, _, name = path.removeprefix("/").rpartition("/")
+    if not service:
+        return f'malformed method name: "{path}"'
     if service in served:
-        text = f"unknown method {name} for service {service}"
-    else:
-        text = f"unknown service {service}"
-
-    async def refuse(_: Any, context: Any) -> None:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
-
-    return grpc.stream_unary_rpc_method_handler(refuse)
+        return f"unknown method {name} for service {service}"
+    return f"unknown service {service}"

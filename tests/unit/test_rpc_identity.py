@@ -12,8 +12,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmd.base.entropy import SeededEntropy
-from swarmd.base.errors import InvalidArgument, ResourceExhausted, Unauthenticated
+from swarmd.base.errors import InvalidArgument, ResourceExhausted
 from swarmd.rpc import address, identity
 from swarmd.rpc.identity import Forwarded, Subject
 from swarmd.rpc.leaderproxy import Origin, told
@@ -147,18 +146,14 @@ def test_socket_names_are_written_as_go_does(name: object, text: str) -> None:
     assert address.of_socket(name) == text
 
 
-def test_registry_knows_its_own_only() -> None:
-    registry = Registry(SeededEntropy(1))
+def test_registry_knows_who_is_connected() -> None:
+    registry = Registry()
     subject = Subject("n", "c", (), 0.0)
-    connection = registry.add(subject, "192.0.2.1:1")
-    other = registry.add(None, "192.0.2.1:2")
-    assert registry.find(f"unix-abstract:{connection.name}").subject == subject
-    assert registry.find(f"unix-abstract:{other.name}").subject is None
-    for stranger in ("unix:", f"unix:{connection.name}", "unix-abstract:", ""):
-        with pytest.raises(Unauthenticated):
-            registry.find(stranger)
+    connection = registry.add(subject, "192.0.2.1:2")
+    twin = registry.add(subject, "192.0.2.1:2")
+    registry.add(None, "192.0.2.1:1")
+    assert registry.addresses() == ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.1:2"]
     registry.drop(connection)
     registry.drop(connection)
-    assert len(registry) == 1
-    with pytest.raises(Unauthenticated):
-        registry.find(f"unix-abstract:{connection.name}")
+    assert len(registry) == 2
+    assert twin in registry and connection not in registry

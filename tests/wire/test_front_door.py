@@ -191,6 +191,8 @@ REASON = {
     silent: "timeout",
     drip: "timeout",
     old_tls: "tls",
+    other_alpn: "preface",
+    garbage_inside: "preface",
     garbage_outside: "garbage",
     oversized: "oversized",
     foreign: "certificate",
@@ -297,32 +299,6 @@ async def test_refusals_are_not_logged_without_end(caplog: pytest.LogCaptureFixt
             await plain_http(at)
     lines = [record for record in caplog.records if record.name.endswith("front")]
     assert len(lines) == 5
-
-
-async def test_stranger_on_the_private_socket_is_nobody() -> None:
-    """Somebody who finds the inner socket is refused, also on open methods."""
-    import grpc
-
-    from swarmd.rpc import front
-
-    used: list[str] = []
-    plain = front._connect
-
-    async def spy(path: str, name: str) -> object:
-        used.append(path)
-        return await plain(path, name)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(front, "_connect", spy)
-        async with house() as at:
-            async with dialled(at.server, at.root.issue("w1")) as caller:
-                await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
-            async with grpc.aio.insecure_channel(f"unix:{used[0]}") as channel:
-                for path in ("CA/GetRootCACertificate", "Dispatcher/Heartbeat"):
-                    with pytest.raises(grpc.aio.AioRpcError) as error:
-                        await channel.unary_unary(f"/docker.swarmkit.v1.{path}")(b"", timeout=5)
-                    assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
-            assert [call.method for call in at.seen] == ["Dispatcher/Heartbeat"]
 
 
 async def test_unknown_methods_get_the_stock_answer() -> None:

@@ -79,6 +79,19 @@ class Endless:
                 await self.changed.wait()
 
 
+def waiting(server: Server) -> int:
+    """Bytes of answers that the server keeps for callers who do not take them.
+
+    How much a caller takes without reading is the business of its own gRPC library, which
+    widens its windows by what it measures.
+    """
+    assert server._front is not None
+    lines = [link.line for link in server._front._links if link.line is not None]
+    streams = [stream for line in lines for stream in line._protocol.streams.values()]
+    kept = sum(len(piece) for stream in streams for piece in stream.pending or ())
+    return kept + sum(line._protocol.sender.untaken for line in lines)
+
+
 @contextlib.asynccontextmanager
 async def pair(
     overrides: dict[str, Callable[..., Any]],
@@ -238,7 +251,6 @@ async def test_deadline_reaches_the_caller_and_the_handler() -> None:
 
 @pytest.mark.parametrize("how", ["cancelled", "hung up", "oversized"])
 async def test_broken_request_stream_never_looks_whole(how: str) -> None:
-    """gRPC reports all of these as a plain end of the stream."""
     begun, over = asyncio.Event(), asyncio.Event()
     outcome: list[str] = []
 
@@ -278,9 +290,9 @@ async def test_broken_request_stream_never_looks_whole(how: str) -> None:
 
 
 async def test_slow_reader_stops_the_sender() -> None:
-    """Flow control goes all the way: a reader that does not read costs a few MiB, not all."""
+    """Flow control goes all the way: a reader that does not read costs one message, not all."""
     house = Endless()
-    async with pair({"Dispatcher/Session": house.flood}) as (_, caller):
+    async with pair({"Dispatcher/Session": house.flood}) as (server, caller):
         async with aclosing(caller.server_stream("Dispatcher/Session", SESSION)) as stream:
             await anext(stream)
             before = -1
@@ -288,7 +300,7 @@ async def test_slow_reader_stops_the_sender() -> None:
                 while house.sent != before:
                     before = house.sent
                     await asyncio.sleep(0.3)
-            assert house.sent < 24, "the server went on sending into the void"
+            assert waiting(server) <= MIB + 5, "the server collects what nobody reads"
             stopped = house.sent
             for _ in range(40):
                 await anext(stream)
@@ -310,7 +322,7 @@ async def test_client_that_reads_no_bytes_at_all_stops_the_sender() -> None:
             while house.sent != before:
                 before = house.sent
                 await asyncio.sleep(0.3)
-        assert house.sent < 40
+        assert waiting(server) <= MIB + 5
         async with dialled(server, caller.credentials) as other:
             await call(other, "Health/Check", timeout=5)
         link.abort()
