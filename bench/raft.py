@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.figures import load, machine, spread
+from bench.manager import terminated
 from bench.rafts import load as clients
 from bench.rafts.processes import run
 from bench.rafts.systems import SYSTEMS, Etcd, Own, Running
@@ -131,6 +133,7 @@ def measure(given: argparse.Namespace, results: Results) -> None:
                         results.notes.append(f"{system.name}, members {members}: {error}")
                         continue
                     groups.append(group)
+                print(f"{members} members: {', '.join(g.name for g in groups)}", flush=True)
                 for group in groups:
                     results.syncs[members, group.name] = syncs_per_write(group)
                 _turns(groups, members, given, results)
@@ -177,6 +180,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if given.quick:
         given.rounds, given.seconds = 1, 0.3
+    signal.signal(signal.SIGTERM, terminated)
     print("\n".join(machine()), flush=True)
     results = Results()
     try:
