@@ -8,7 +8,7 @@ from typing import Protocol
 
 from swarmd.base.aio import until
 from swarmd.base.errors import NO_LEADER, NotLeader, SwarmError, Unavailable
-from swarmd.manager.raftnode import Member
+from swarmd.manager.raftnode import Confirmation, Member, NodeStopped
 from swarmd.rpc.peer import Caller
 
 # A call waits this many ticks for a leader before it is told there is none (PROTOCOL 3.5).
@@ -44,6 +44,10 @@ class Raft(Protocol):
         """Call `callback` after leadership changed; returns the way to stop that."""
         ...
 
+    def confirm(self, who: Confirmation) -> None:
+        """Call back once a quorum has answered. Raises `NotLeader`, `NodeStopped`."""
+        ...
+
     def leaderless_ticks(self) -> int:
         """Ticks since a leader was last known."""
         ...
@@ -63,6 +67,24 @@ class RaftLeadership:
     def is_leader(self) -> bool:
         """True when calls for the leader are answered here."""
         return self._raft.is_leader()
+
+    async def confirm(self) -> None:
+        """Return once a quorum has confirmed that this manager leads. Raises `NotLeader`."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def confirmed() -> None:
+            if not answer.done():
+                answer.set_result(None)
+
+        def failed(error: Exception) -> None:
+            if not answer.done():
+                answer.set_exception(error)
+
+        try:
+            self._raft.confirm(Confirmation(confirmed, failed))
+        except NodeStopped as error:
+            raise NotLeader from error
+        await answer
 
     async def leader_caller(self) -> Caller:
         """A connection to the leader, kept and closed here; waits for one that is coming up.

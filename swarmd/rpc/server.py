@@ -209,7 +209,7 @@ class _Desk:
                     method, request, origin, lambda: handler(request, peer)
                 )
             else:
-                response = await handler(request, peer)
+                response = await proxy.here(method, lambda: handler(request, peer))
             return bytes(response.SerializeToString())
 
         async def serve(_: Any, context: Any) -> bytes:

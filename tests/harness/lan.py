@@ -198,6 +198,14 @@ class Host:
         """Put the network cable back."""
         self._set_link("up")
 
+    def deafen(self, ip: str) -> None:
+        """Lose every packet from `ip`; those to it still leave: a cut in one direction."""
+        self.run(["iptables", "-w", "-A", "INPUT", "-s", ip, "-j", "DROP"])
+
+    def listen_again(self, ip: str) -> None:
+        """Undo one `deafen`."""
+        self.run(["iptables", "-w", "-D", "INPUT", "-s", ip, "-j", "DROP"])
+
     def _set_link(self, state: str) -> None:
         if self._port is None:
             raise RuntimeError(f"{self.name} is not on a LAN")

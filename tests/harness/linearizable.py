@@ -147,13 +147,14 @@ class _Search(Generic[S, A]):
         done, state, order = self._best
         stuck = self._candidates(_Position(state, done, 0))
         lines = [f"no order explains these {len(self._ops)} operations; the best one reaches"]
-        lines += [f"  {_line(self._ops[i])}" for i in order[-12:]]
+        lines += [f"  {line(self._ops[i])}" for i in order[-12:]]
         lines.append(f"and then, in state {state!r}, none of these can come next:")
-        lines += [f"  {_line(self._ops[i])}" for i in stuck]
+        lines += [f"  {line(self._ops[i])}" for i in stuck]
         return "\n".join(lines)
 
 
-def _line(op: Op[Any]) -> str:
+def line(op: Op[Any]) -> str:
+    """One operation as a line of text."""
     ended = f"{op.ended:.4f}" if op.known else "?"
     return f"{op.begun:.4f} .. {ended} {op.client}: {op.action}"
 
@@ -192,11 +193,14 @@ class Held:
     version: int
 
 
-def check_register(history: Sequence[Op[Action]], initial: Read) -> list[Op[Action]]:
+def check_register(
+    history: Sequence[Op[Action]], initial: Read, *, stale_answers: bool = False
+) -> list[Op[Action]]:
     """`check` for one register that holds `initial` before the history begins.
 
     Values are unique, so each has one version, which the reads tell; a swap by version is thus
     a swap by value. A write that took effect twice shows as one value with two versions.
+    `stale_answers`: reads and refusals may speak of the past; writes are judged as always.
     """
     versions = {initial.value: initial.version}
     for op in history:
@@ -223,17 +227,23 @@ def check_register(history: Sequence[Op[Action]], initial: Read) -> list[Op[Acti
             return None  # versions only grow
         return Held(action.value, version)
 
-    return check(history, Held(initial.value, initial.version), step)
+    judged = list(history)
+    if stale_answers:
+        judged = [op for op in history if isinstance(op.action, Swap) and not op.action.refused]
+    return check(judged, Held(initial.value, initial.version), step)
 
 
 def check_keys(
-    histories: dict[str, list[Op[Action]]], initial: dict[str, Read]
+    histories: dict[str, list[Op[Action]]],
+    initial: dict[str, Read],
+    *,
+    stale_answers: bool = False,
 ) -> dict[str, list[Op[Action]]]:
     """`check_register` for every key; the error names the key."""
     orders = {}
     for key, history in sorted(histories.items()):
         try:
-            orders[key] = check_register(history, initial[key])
+            orders[key] = check_register(history, initial[key], stale_answers=stale_answers)
         except NotLinearizable as error:
             raise NotLinearizable(f"key {key}: {error}") from None
     return orders

@@ -259,7 +259,7 @@ def anything(draw: st.DrawFn) -> list[Op[Action]]:
     return history
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(anything())
 def test_small_histories_are_judged_as_by_brute_force(history: list[Op[Action]]) -> None:
     assert holds(*history) == by_hand(history)
@@ -276,7 +276,7 @@ def executions(draw: st.DrawFn) -> list[Op[Action]]:
     known = dict.fromkeys(("c1", "c2", "c3", "c4"), START.version)
     free_at = dict.fromkeys(known, 0.0)
     now = 0.0
-    for number in range(draw(st.integers(1, 40))):
+    for number in range(draw(st.integers(1, 20))):
         client = draw(st.sampled_from(sorted(known)))
         now += draw(st.integers(1, 3))
         begun = max(free_at[client], now - draw(st.integers(0, 6)))
@@ -299,13 +299,13 @@ def executions(draw: st.DrawFn) -> list[Op[Action]]:
     return history
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(executions())
 def test_what_a_real_register_does_passes(history: list[Op[Action]]) -> None:
     check_register(history, START)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(executions(), st.data())
 def test_a_read_of_what_was_replaced_long_ago_is_rejected(
     history: list[Op[Action]], data: st.DataObject

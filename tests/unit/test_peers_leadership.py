@@ -14,7 +14,7 @@ from swarmd.base.errors import NO_LEADER, DeadlineExceeded, NotLeader, SwarmErro
 from swarmd.cluster.raft import Role
 from swarmd.manager.joining import JOIN_SECONDS, CannotJoin, join_group
 from swarmd.manager.leadership import RaftLeadership, leaderless_ticks_max
-from swarmd.manager.raftnode import Member
+from swarmd.manager.raftnode import Confirmation, Member
 from swarmd.rpc.peer import Disconnected
 from tests.harness.raft_group import Group
 from tests.harness.virtual import run_virtual
@@ -98,9 +98,15 @@ class Standing:
         self.ticks = 0
         self.leads = False
         self.callbacks: list[Callable[[], None]] = []
+        self.doubts: list[Confirmation] = []
 
     def is_leader(self) -> bool:
         return self.leads
+
+    def confirm(self, who: Confirmation) -> None:
+        if not self.leads:
+            raise NotLeader
+        self.doubts.append(who)
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         self.callbacks.append(callback)

@@ -25,6 +25,7 @@ from swarmd.base.errors import NotLeader
 from swarmd.cluster.raft import NONE, Config, ProposalDropped, RawNode, Ready, Role
 from swarmd.cluster.store import Store, StoreError
 from swarmd.manager.raftnode.checkpoint import Checkpoint
+from swarmd.manager.raftnode.confirming import Confirmation, Confirming
 from swarmd.manager.raftnode.disk import Encryptor
 from swarmd.manager.raftnode.errors import ChangeRefused, NodeStopped, NotMember
 from swarmd.manager.raftnode.members import Member, Members
@@ -80,6 +81,7 @@ class RaftNode:
         self._tick_seconds = tick_seconds
         self._ids = RequestIds(clock)
         self._waiting = Waiting()
+        self._confirming = Confirming()
         self._wake = asyncio.Event()
         self._members = Members()
         self._subscribers: dict[int, Callable[[], None]] = {}
@@ -219,6 +221,15 @@ class RaftNode:
         self._append(partial(raw.propose_conf_change, change))
         self._waiting.add(change.id, proposal)
 
+    def confirm(self, who: Confirmation) -> None:
+        """Find out whether this member still leads: one of the callbacks is called later, or now.
+
+        Raises `NotLeader`, `NodeStopped`.
+        """
+        raw = self._leading()
+        self._confirming.ask(raw, who)
+        self._send_heartbeats(raw)
+
     def _leading(self) -> RawNode:
         if self._stopped is not None:
             raise NodeStopped(self._stopped)
@@ -244,6 +255,8 @@ class RaftNode:
         raw = self._core()
         self._timers.hear(message, self._term)
         raw.step(message)
+        if self._confirming.hear(raw):
+            self._send_heartbeats(raw)
         self._tune(raw)
         self._wake.set()
 
@@ -363,13 +376,17 @@ class RaftNode:
             self._timers.tick()
             self._tune(raw)
             raw.tick()
+            self._confirming.tick()
             self._persisting_ticks += 1 if self._persisting else 0
-            if self._persisting_ticks < SLOW_DISK_TICKS:
-                # They need nothing on disk: a slow disk is no reason to be taken for dead.
-                self._send(raw.take_heartbeats())
+            self._send_heartbeats(raw)
             self._wake.set()
             if parts % PARTS == 0:
                 await self._note_commit()
+
+    def _send_heartbeats(self, raw: RawNode) -> None:
+        """They need nothing on disk: a slow disk is no reason to be taken for dead."""
+        if self._persisting_ticks < SLOW_DISK_TICKS:
+            self._send(raw.take_heartbeats())
 
     async def _note_commit(self) -> None:
         """Write a commit index that no entries took along.
@@ -416,6 +433,7 @@ class RaftNode:
                 await asyncio.sleep(0)
             self._apply(raw, entry)
         raw.advance()
+        self._confirming.hear(raw, ready.read_states)
         self._snapshot_when_due(raw)
 
     async def _persist(self, ready: Ready) -> None:
@@ -470,6 +488,7 @@ class RaftNode:
             log.warning("raft: %x lost leadership at term %d", self.id, self._term)
             self._signalled = False
             self._waiting.fail_all(NotLeader)
+            self._confirming.end(NotLeader)
         self._changed()
 
     def _apply(self, raw: RawNode, entry: raftpb.Entry) -> None:
@@ -568,6 +587,7 @@ class RaftNode:
         self._signalled = False
         self._lead, self._role = NONE, Role.FOLLOWER
         self._waiting.fail_all(lambda: NodeStopped(reason))
+        self._confirming.end(lambda: NodeStopped(reason))
         self._changed()
 
     def _close(self, opened: Opened) -> None:
