@@ -37,7 +37,7 @@ from tests.harness.linearizable import (
     check_keys,
     line,
 )
-from tests.harness.nemesis import Nemesis, elections, resume, schedule
+from tests.harness.nemesis import START_SECONDS, Nemesis, elections, resume, schedule
 from tests.harness.quorum import Node, rest
 from tests.harness.swarmds import Swarmd
 
@@ -45,7 +45,7 @@ CLIENTS_PER_MANAGER = 3
 KEYS = 3
 CALL_SECONDS = 4.0  # a client gives up then, and nobody knows what became of its call
 THINK_SECONDS_MAX = 0.1
-HEAL_SECONDS = 60.0
+HEAL_SECONDS = 120.0
 REFUSED = "update out of sequence"
 LEADERLESS = "The swarm does not have a leader. It's possible that too few managers are online."
 PORT = 2377
@@ -53,6 +53,10 @@ PORT = 2377
 
 class Member(Swarmd):
     """A manager whose readiness is seen through its socket: starting a client costs more."""
+
+    def start(self, timeout: float = START_SECONDS) -> None:
+        """Start the daemon and wait until its API answers."""
+        super().start(timeout)
 
     def _answers(self) -> bool:
         if self._process is None or self._process.poll() is not None:

@@ -22,6 +22,7 @@ from tests.harness.quorum import Node
 CUTS = ("isolate", "pair", "one-way")
 PROCESS = ("kill", "pause", "hand-over")
 LONG_SECONDS = 4.0
+START_SECONDS = 120.0  # less than one on a machine that has nothing else to do
 
 _LEADS = re.compile(r"raft: ([0-9a-f]+) leads at term (\d+)")
 _STOCK_LEADS = re.compile(r"([0-9a-f]+) became leader at term (\d+)")
@@ -159,7 +160,7 @@ class Nemesis:
             return
         await asyncio.to_thread(victim.kill if trouble.kind == "kill" else victim.stop)
         await asyncio.sleep(min(trouble.seconds, 1.0))
-        await asyncio.to_thread(victim.start)
+        await asyncio.to_thread(victim.start, START_SECONDS)
 
 
 def resume(nodes: Sequence[Node]) -> None:
