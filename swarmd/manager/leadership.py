@@ -16,6 +16,8 @@ leaderless_ticks_max = 10
 # A new leader is heard of at once; a known one that cannot be dialled is tried so often.
 LOOK_SECONDS = 0.25
 WAIT_SECONDS = 10.0
+# How long calls under way at a leader that was replaced may still be answered by it.
+LEAVE_SECONDS = 0.5
 
 Dial = Callable[[str], Awaitable[Caller]]
 
@@ -61,6 +63,7 @@ class RaftLeadership:
         self._dial = dial
         self._caller: Caller | None = None
         self._addr = ""
+        self._left: list[Caller] = []  # with calls under way, to leaders that were replaced
         # Held over one bounded dial; nobody who waits for it holds anything else.
         self._dialling = asyncio.Lock()
 
@@ -122,7 +125,7 @@ class RaftLeadership:
         try:
             async with self._dialling:
                 if self._caller is None or self._addr != leader.addr:
-                    await self.close()
+                    self._leave()
                     self._caller = await self._dial(leader.addr)
                     self._addr = leader.addr
                 return self._caller, Unavailable()
@@ -133,8 +136,39 @@ class RaftLeadership:
         """Dial anew for the next call: our certificate or our trust changed."""
         await self.close()
 
+    async def run(self) -> None:
+        """Leave old leaders, until cancelled.
+
+        Calls under way at one that was cut off would wait until their deadline. They get a
+        moment, since one that only handed over answers yet; then they fail as on a broken
+        connection, and the leader proxy asks the new leader.
+        """
+        changed = asyncio.Event()
+        unsubscribe = self._raft.subscribe(changed.set)
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                leader = self._raft.leader()
+                if leader is not None and leader.addr != self._addr:
+                    self._leave()
+                if self._left:
+                    await asyncio.sleep(LEAVE_SECONDS)
+                    await self._close_left()
+        finally:
+            unsubscribe()
+
+    def _leave(self) -> None:
+        """Begin no more calls on this connection."""
+        if self._caller is not None:
+            self._left.append(self._caller)
+            self._caller = None
+
+    async def _close_left(self) -> None:
+        while self._left:
+            await self._left.pop().close()
+
     async def close(self) -> None:
-        """End the connection."""
-        caller, self._caller = self._caller, None
-        if caller is not None:
-            await caller.close()
+        """End the connection, and those to earlier leaders."""
+        self._leave()
+        await self._close_left()

@@ -32,8 +32,9 @@ from swarmd.rpc.streams import as_generator
 
 CONNECTION_POLL_SECONDS = 1.0
 NEW_LEADER_POLL_SECONDS = 0.5
-# Said by a manager that is asked to show its state but does not lead (any more). Stock managers
-# look for "is closing" to tell that a call is to be repeated on the next leader (PROTOCOL 0.3).
+# How managers tell from a failure that a call is to be repeated on the next leader (PROTOCOL 0.3).
+IS_CLOSING = "is closing"
+# Said by a manager that is asked to show its state but does not lead (any more).
 DEPOSED = "the leader has changed: transport is closing"
 _OWN = frozenset(
     (
@@ -110,13 +111,10 @@ class LeaderProxy:
         self, method: Method, request: Message, origin: Origin, local: Callable[[], Awaitable[Any]]
     ) -> Any:
         """One call; repeated once on the next leader when the connection to this one broke."""
-        lost: SwarmError
         try:
             return await self._once(method, request, origin, local, await self._leader())
-        except Disconnected as error:
-            lost = error
-        except Unavailable as error:
-            if not method.reads or error.message != DEPOSED:
+        except SwarmError as error:
+            if not isinstance(error, Disconnected) and IS_CLOSING not in error.message:
                 raise
             lost = error
         following = await self._next_leader(origin)

@@ -43,7 +43,7 @@ from tests.harness.swarmds import Swarmd
 
 CLIENTS_PER_MANAGER = 3
 KEYS = 3
-CALL_SECONDS = 4.0  # a client gives up then, and nobody knows what became of its call
+CALL_SECONDS = 3.0  # a client gives up then, and nobody knows what became of its call
 THINK_SECONDS_MAX = 0.1
 HEAL_SECONDS = 120.0
 REFUSED = "update out of sequence"

@@ -99,6 +99,7 @@ class RaftNode:
         self._timers = Timers(fast_failover)
         self._persisting = False
         self._persisting_ticks = 0
+        self._noting = False
         self._unsaved: raftpb.HardState | None = None
         self._stopped: str | None = "not started"  # why nothing can be asked of the core
 
@@ -222,10 +223,7 @@ class RaftNode:
         self._waiting.add(change.id, proposal)
 
     def confirm(self, who: Confirmation) -> None:
-        """Find out whether this member still leads: one of the callbacks is called later, or now.
-
-        Raises `NotLeader`, `NodeStopped`.
-        """
+        """Find out whether this member still leads; raises `NotLeader`, `NodeStopped`."""
         raw = self._leading()
         self._confirming.ask(raw, who)
         self._send_heartbeats(raw)
@@ -380,23 +378,23 @@ class RaftNode:
             self._persisting_ticks += 1 if self._persisting else 0
             self._send_heartbeats(raw)
             self._wake.set()
-            if parts % PARTS == 0:
-                await self._note_commit()
+            if parts % PARTS == 0 and self._unsaved is not None and not self._noting:
+                # Not here: heartbeats would have to wait for the disk.
+                self._tasks.spawn(self._note_commit(self._unsaved), "raft-commit-index")
 
     def _send_heartbeats(self, raw: RawNode) -> None:
         """They need nothing on disk: a slow disk is no reason to be taken for dead."""
         if self._persisting_ticks < SLOW_DISK_TICKS:
             self._send(raw.take_heartbeats())
 
-    async def _note_commit(self) -> None:
+    async def _note_commit(self, state: raftpb.HardState) -> None:
         """Write a commit index that no entries took along.
 
         A member forced to be alone drops what lies above it: that must not be much.
         """
-        if self._unsaved is None or self._persisting:
-            return
-        state = self._unsaved
+        self._noting = True
         await self._lane.run(partial(self._opened.disk.save, state, (), sync=False))
+        self._noting = False
         if self._unsaved is state:  # a stop in between leaves it to be written at the end
             self._unsaved = None
 
