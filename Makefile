@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PROTOS := $(sort $(wildcard proto/swarmd/api/pb/*.proto))
 
-.PHONY: help setup up down cluster cluster-down check test proto bench clean
+.PHONY: help setup up down cluster cluster-down check test nightly proto bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -56,6 +56,15 @@ check: setup ## Format, lint, types, import contracts, wire facts, generated cod
 
 test: setup ## Run every test; engine tests skip with a reason where there is no root or dockerd
 	$(BIN)/pytest -q -n auto --dist worksteal
+
+HISTORIES ?= 100
+SEED      ?= $(shell date +%Y%m%d)
+
+nightly: setup ## Long tests: histories under cuts and kills (HISTORIES=100 SEED=...), pauses, partitions (root, dockerd)
+	$(BIN)/python -m tests.harness.histories --runs $(HISTORIES) --seed $(SEED)
+	$(BIN)/python -m tests.harness.histories --runs 10 --seed $(SEED) --managers 5
+	$(BIN)/python -m tests.harness.histories --runs 3 --seed $(SEED) --managers 2 --engines 1 --seconds 60
+	SWARMD_REQUIRE_ENGINE=1 $(BIN)/pytest -q -rP tests/nightly/nightly_*.py
 
 bench: setup ## Measure one manager against a stock engine, alternately (root, dockerd, about 25 minutes)
 	$(BIN)/python -m compileall -q swarmd
