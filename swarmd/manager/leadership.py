@@ -46,6 +46,11 @@ class Raft(Protocol):
         """Call `callback` after leadership changed; returns the way to stop that."""
         ...
 
+    @property
+    def alone(self) -> bool:
+        """True if this member leads and is the only one."""
+        ...
+
     def confirm(self, who: Confirmation) -> None:
         """Call back once a quorum has answered. Raises `NotLeader`, `NodeStopped`."""
         ...
@@ -70,6 +75,10 @@ class RaftLeadership:
     def is_leader(self) -> bool:
         """True when calls for the leader are answered here."""
         return self._raft.is_leader()
+
+    def is_certain(self) -> bool:
+        """True when leading needs no confirmation, since there is no other manager."""
+        return self._raft.alone
 
     async def confirm(self) -> None:
         """Return once a quorum has confirmed that this manager leads. Raises `NotLeader`."""

@@ -88,9 +88,11 @@ class LeaderProxy:
     def __init__(self, leadership: Leadership | None) -> None:
         self._leadership = leadership
 
-    def answers_here(self) -> bool:
-        """True when nothing needs to be forwarded."""
-        return self._leadership is None or self._leadership.is_leader()
+    def answers_at_once(self, method: Method) -> bool:
+        """True when a call needs neither to be forwarded nor to wait for a confirmation."""
+        if self._leadership is None or self._leadership.is_certain():
+            return True
+        return not method.reads and self._leadership.is_leader()
 
     async def here(self, method: Method, local: Callable[[], Awaitable[Any]]) -> Any:
         """One call answered on this manager whoever leads; but nothing old is shown for new.
@@ -98,7 +100,7 @@ class LeaderProxy:
         Raises `Unavailable` where another manager would know better. Its text makes stock
         managers, who asked because they took us for the leader, ask the next one.
         """
-        if method.reads and self._leadership is not None:
+        if method.reads and self._leadership is not None and not self._leadership.is_certain():
             try:
                 await self._leadership.confirm()
             except NotLeader as error:
@@ -181,7 +183,7 @@ class LeaderProxy:
         """The leader's connection, None when that is us; waits for one that is coming up."""
         leadership = self._leadership
         while True:
-            if leadership is None or self.answers_here():
+            if leadership is None or leadership.is_leader():
                 return None
             try:
                 return await leadership.leader_caller()

@@ -106,6 +106,10 @@ class Leadership(Protocol):
         """True when calls for the leader are answered here."""
         ...
 
+    def is_certain(self) -> bool:
+        """True when this manager leads and `confirm` would not have to ask anybody."""
+        ...
+
     async def confirm(self) -> None:
         """Return once it is certain that this manager led after the call: its state is the newest.
 

@@ -97,6 +97,7 @@ class Standing:
         self.addr = "10.0.0.2:2377"
         self.ticks = 0
         self.leads = False
+        self.alone = False
         self.callbacks: list[Callable[[], None]] = []
         self.doubts: list[Confirmation] = []
 

@@ -260,3 +260,16 @@ async def test_reads_do_not_wait_for_the_disk(tmp_path: Path) -> None:
         finally:
             disk.free.set()
         await writing
+
+
+async def test_who_is_alone_is_certain(tmp_path: Path) -> None:
+    async with Tasks() as tasks:
+        group = Group(tmp_path, tasks)
+        first = await group.found("a", tick_seconds=TICK)
+        await eventually(doubt(first).is_certain)
+        second = await group.join(first, "b", tick_seconds=TICK)
+        assert first.node.is_leader() and not doubt(first).is_certain()
+        assert not doubt(second).is_certain()
+        await eventually(lambda: second.node.applied_index() >= 3)
+        await first.membership.remove(second.node.id)
+        assert doubt(first).is_certain()

@@ -51,10 +51,14 @@ class Follower:
         self.asked = 0
         self.trouble: list[SwarmError] = []
         self.doubted = 0
+        self.alone = False
         self.doubts: list[SwarmError] = []
 
     def is_leader(self) -> bool:
         return self.leads
+
+    def is_certain(self) -> bool:
+        return self.leads and self.alone
 
     async def confirm(self) -> None:
         self.doubted += 1
@@ -399,6 +403,9 @@ async def test_a_leader_shows_its_state_once_a_quorum_confirmed_it() -> None:
         await own.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
         assert at.leadership.doubted == 1, "what changes something is confirmed by its commit"
         assert len(at.at_follower) == 3 and not at.at_leader
+        at.leadership.alone = True
+        await own.unary(*NODES, timeout=5)
+        assert at.leadership.doubted == 1 and len(at.at_follower) == 4
 
 
 async def test_no_quorum_means_no_answer() -> None:

@@ -123,6 +123,11 @@ class RaftNode:
         return self._signalled
 
     @property
+    def alone(self) -> bool:
+        """True if this member leads and is the only one: nobody else ever could."""
+        return self._signalled and len(self._members) == 1
+
+    @property
     def term(self) -> int:
         """The election this member last took part in."""
         return self._term
