@@ -57,9 +57,16 @@ check: setup ## Format, lint, types, import contracts, wire facts, generated cod
 test: setup ## Run every test; engine tests skip with a reason where there is no root or dockerd
 	$(BIN)/pytest -q -n auto --dist worksteal
 
-# One line for each program of long runs; arguments of ours in NIGHTLY, as "--start 50000".
-nightly: setup ## Run 12000 simulated Raft groups on all processors; failing seeds tell how to repeat them
+HISTORIES ?= 100
+SEED      ?= $(shell date +%Y%m%d)
+
+# Arguments for the simulator in NIGHTLY, as "--start 50000".
+nightly: setup ## Long tests: 12000 simulated Raft groups; histories of real ones, pauses, partitions (root, dockerd)
 	nice $(BIN)/python -m tests.sim.nightly $(NIGHTLY)
+	$(BIN)/python -m tests.harness.histories --runs $(HISTORIES) --seed $(SEED)
+	$(BIN)/python -m tests.harness.histories --runs 10 --seed $(SEED) --managers 5
+	$(BIN)/python -m tests.harness.histories --runs 3 --seed $(SEED) --managers 2 --engines 1 --seconds 60
+	SWARMD_REQUIRE_ENGINE=1 $(BIN)/pytest -q -rP tests/nightly/nightly_*.py
 
 bench: setup ## Measure one and three managers against stock engines, alternately (root, dockerd, about 40 minutes)
 	$(BIN)/python -m compileall -q swarmd

@@ -21,7 +21,7 @@ from swarmd.base.clock import Clock
 from swarmd.base.errors import Conflict, NotLeader, SwarmError, invariant
 from swarmd.base.limits import batch_bytes_max, changes_per_entry_max, entry_bytes_max
 from swarmd.cluster.store import Store, Transaction
-from swarmd.manager.raftnode import Proposal, RequestTooLarge
+from swarmd.manager.raftnode import Confirmation, Proposal, RequestTooLarge
 
 T = TypeVar("T")
 
@@ -45,6 +45,10 @@ class Log(Protocol):
 
     def commit_index(self) -> int:
         """Index of the last committed entry."""
+        ...
+
+    def confirm(self, who: Confirmation) -> None:
+        """Find out whether this member still leads; calls back later, or now."""
         ...
 
     def submit(self, actions: Sequence[api.StoreAction], proposal: Proposal) -> None:
@@ -167,7 +171,31 @@ class Committer:
         if batch.tx.actions:
             self._propose(batch, batch.tx.actions[: batch.split], self._committed)
         else:
-            self._finish(batch.calls)
+            self._batch = None
+            self._refuse(batch.calls)
+            self._go_on()
+
+    def _refuse(self, calls: Sequence[_Call]) -> None:
+        """Answer changes that come to nothing, once it is certain that they saw the newest state.
+
+        Where something is written, the commit of the entry says so.
+        """
+
+        def confirmed() -> None:
+            for call in calls:
+                call.settle()
+
+        def failed(error: Exception) -> None:
+            for call in calls:
+                call.fail(error)
+
+        if all(call.error is None for call in calls):
+            confirmed()
+            return
+        try:
+            self._log.confirm(Confirmation(confirmed, failed))
+        except SwarmError as error:
+            failed(error)
 
     def _propose(
         self, batch: _Batch, actions: Sequence[api.StoreAction], then: Callable[[int], None]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from swarmd.base.aio import until
 from swarmd.base.errors import NO_LEADER, NotLeader, SwarmError, Unavailable
-from swarmd.manager.raftnode import Member
+from swarmd.manager.raftnode import Confirmation, Member, NodeStopped
 from swarmd.rpc.peer import Caller
 
 # A call waits this many ticks for a leader before it is told there is none (PROTOCOL 3.5).
@@ -16,6 +16,8 @@ leaderless_ticks_max = 10
 # A new leader is heard of at once; a known one that cannot be dialled is tried so often.
 LOOK_SECONDS = 0.25
 WAIT_SECONDS = 10.0
+# How long calls under way at a leader that was replaced may still be answered by it.
+LEAVE_SECONDS = 0.5
 
 Dial = Callable[[str], Awaitable[Caller]]
 
@@ -44,6 +46,15 @@ class Raft(Protocol):
         """Call `callback` after leadership changed; returns the way to stop that."""
         ...
 
+    @property
+    def alone(self) -> bool:
+        """True if this member leads and is the only one."""
+        ...
+
+    def confirm(self, who: Confirmation) -> None:
+        """Call back once a quorum has answered. Raises `NotLeader`, `NodeStopped`."""
+        ...
+
     def leaderless_ticks(self) -> int:
         """Ticks since a leader was last known."""
         ...
@@ -57,12 +68,35 @@ class RaftLeadership:
         self._dial = dial
         self._caller: Caller | None = None
         self._addr = ""
+        self._left: list[Caller] = []  # with calls under way, to leaders that were replaced
         # Held over one bounded dial; nobody who waits for it holds anything else.
         self._dialling = asyncio.Lock()
 
     def is_leader(self) -> bool:
         """True when calls for the leader are answered here."""
         return self._raft.is_leader()
+
+    def is_certain(self) -> bool:
+        """True when leading needs no confirmation, since there is no other manager."""
+        return self._raft.alone
+
+    async def confirm(self) -> None:
+        """Return once a quorum has confirmed that this manager leads. Raises `NotLeader`."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def confirmed() -> None:
+            if not answer.done():
+                answer.set_result(None)
+
+        def failed(error: Exception) -> None:
+            if not answer.done():
+                answer.set_exception(error)
+
+        try:
+            self._raft.confirm(Confirmation(confirmed, failed))
+        except NodeStopped as error:
+            raise NotLeader from error
+        await answer
 
     async def leader_caller(self) -> Caller:
         """A connection to the leader, kept and closed here; waits for one that is coming up.
@@ -100,7 +134,7 @@ class RaftLeadership:
         try:
             async with self._dialling:
                 if self._caller is None or self._addr != leader.addr:
-                    await self.close()
+                    self._leave()
                     self._caller = await self._dial(leader.addr)
                     self._addr = leader.addr
                 return self._caller, Unavailable()
@@ -117,8 +151,39 @@ class RaftLeadership:
         if caller is not None:
             await caller.retire()
 
+    async def run(self) -> None:
+        """Leave old leaders, until cancelled.
+
+        Calls under way at one that was cut off would wait until their deadline. They get a
+        moment, since one that only handed over answers yet; then they fail as on a broken
+        connection, and the leader proxy asks the new leader.
+        """
+        changed = asyncio.Event()
+        unsubscribe = self._raft.subscribe(changed.set)
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                leader = self._raft.leader()
+                if leader is not None and leader.addr != self._addr:
+                    self._leave()
+                if self._left:
+                    await asyncio.sleep(LEAVE_SECONDS)
+                    await self._close_left()
+        finally:
+            unsubscribe()
+
+    def _leave(self) -> None:
+        """Begin no more calls on this connection."""
+        if self._caller is not None:
+            self._left.append(self._caller)
+            self._caller = None
+
+    async def _close_left(self) -> None:
+        while self._left:
+            await self._left.pop().close()
+
     async def close(self) -> None:
-        """End the connection."""
-        caller, self._caller = self._caller, None
-        if caller is not None:
-            await caller.close()
+        """End the connection, and those to earlier leaders."""
+        self._leave()
+        await self._close_left()

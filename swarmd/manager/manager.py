@@ -223,6 +223,7 @@ class Manager:
                 tasks.spawn(self._peers.run(peers_ready, self.raft), "raft-peers")
                 await peers_ready.wait()
                 await self._start_raft(tasks)
+                tasks.spawn(self.leadership.run(), "leader-connection")
                 tasks.spawn(self._lead_when_elected(), "leadership")
                 tasks.spawn(self._watch_credentials(), "manager-credentials")
                 tasks.spawn(self.address.run(), "manager-address")

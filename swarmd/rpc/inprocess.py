@@ -67,7 +67,7 @@ class InProcess:
         """Send one message, return one."""
         bound = self._find(method)
         local = bound.handler
-        if not bound.method.proxied_in_process or self._proxy.answers_here():
+        if not bound.method.proxied_in_process or self._proxy.answers_at_once(bound.method):
             return await _limited(method, local(request, self._peer), timeout)
         work = self._proxy.unary(
             bound.method,

@@ -16,7 +16,14 @@ from typing import Any
 from google.protobuf.message import Message
 
 from swarmd import api
-from swarmd.base.errors import ResourceExhausted, SwarmError, Unavailable
+from swarmd.base.errors import (
+    NO_LEADER,
+    InvalidArgument,
+    NotLeader,
+    ResourceExhausted,
+    SwarmError,
+    Unavailable,
+)
 from swarmd.rpc import identity
 from swarmd.rpc.identity import Subject
 from swarmd.rpc.methods import Method
@@ -25,6 +32,10 @@ from swarmd.rpc.streams import as_generator
 
 CONNECTION_POLL_SECONDS = 1.0
 NEW_LEADER_POLL_SECONDS = 0.5
+# How managers tell from a failure that a call is to be repeated on the next leader (PROTOCOL 0.3).
+IS_CLOSING = "is closing"
+# Said by a manager that is asked to show its state but does not lead (any more).
+DEPOSED = "the leader has changed: transport is closing"
 _OWN = frozenset(
     (
         identity.FORWARDED,
@@ -77,28 +88,61 @@ class LeaderProxy:
     def __init__(self, leadership: Leadership | None) -> None:
         self._leadership = leadership
 
-    def answers_here(self) -> bool:
-        """True when nothing needs to be forwarded."""
-        return self._leadership is None or self._leadership.is_leader()
+    def answers_at_once(self, method: Method) -> bool:
+        """True when a call needs neither to be forwarded nor to wait for a confirmation."""
+        if self._leadership is None or self._leadership.is_certain():
+            return True
+        return not method.reads and self._leadership.is_leader()
+
+    async def here(self, method: Method, local: Callable[[], Awaitable[Any]]) -> Any:
+        """One call answered on this manager whoever leads; but nothing old is shown for new.
+
+        Raises `Unavailable` where another manager would know better. Its text makes stock
+        managers, who asked because they took us for the leader, ask the next one.
+        """
+        if method.reads and self._leadership is not None and not self._leadership.is_certain():
+            try:
+                await self._leadership.confirm()
+            except NotLeader as error:
+                if error.message == NO_LEADER:
+                    raise
+                raise Unavailable(DEPOSED) from error
+        return await local()
 
     async def unary(
         self, method: Method, request: Message, origin: Origin, local: Callable[[], Awaitable[Any]]
     ) -> Any:
         """One call; repeated once on the next leader when the connection to this one broke."""
-        caller = await self._leader()
-        if caller is None:
-            return await local()
-        metadata = origin.onward()
         try:
-            return await caller.unary(
-                method.short, request, timeout=origin.remaining(), metadata=metadata
-            )
-        except (Disconnected, ClosedHere):  # broken, or given up here: another one leads now
-            caller = await self._next_leader(origin)
+            return await self._once(method, request, origin, local, await self._leader())
+        except SwarmError as error:
+            if not isinstance(error, Disconnected | ClosedHere) and IS_CLOSING not in error.message:
+                raise
+            lost = error
+        following = await self._next_leader(origin)
+        try:
+            return await self._once(method, request, origin, local, following)
+        except InvalidArgument:
+            raise
+        except SwarmError as error:
+            if method.reads:
+                raise
+            # Refused maybe because the first attempt had come through: nobody can know.
+            raise lost from error
+
+    async def _once(
+        self,
+        method: Method,
+        request: Message,
+        origin: Origin,
+        local: Callable[[], Awaitable[Any]],
+        caller: Caller | None,
+    ) -> Any:
+        """One attempt, at the leader's or here; raises `Unavailable` when it was deposed."""
         if caller is None:
-            return await local()
+            return await self.here(method, local)
         return await caller.unary(
-            method.short, request, timeout=origin.remaining(), metadata=metadata
+            method.short, request, timeout=origin.remaining(), metadata=origin.onward()
         )
 
     async def server_stream(
@@ -139,7 +183,7 @@ class LeaderProxy:
         """The leader's connection, None when that is us; waits for one that is coming up."""
         leadership = self._leadership
         while True:
-            if leadership is None or self.answers_here():
+            if leadership is None or leadership.is_leader():
                 return None
             try:
                 return await leadership.leader_caller()

@@ -27,6 +27,8 @@ _PROXIED_ON_PORT = frozenset(
     ("CA", "NodeCA", "Dispatcher", "LogBroker", "RaftMembership", "ResourceAllocator")
 )
 _PROXIED_IN_PROCESS = (_PROXIED_ON_PORT - {"RaftMembership"}) | {"Control", "Logs"}
+# By these names Control's methods that change nothing can be told from the others.
+_READING = ("Get", "List")
 # Members talk Raft over the port only; the stock control socket does not register these.
 _PORT_ONLY = frozenset(("Raft", "RaftMembership"))
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -57,6 +59,8 @@ class Method:
     """For calls of this manager itself: handed on to the leader."""
     in_process: bool
     """Offered to calls of this manager itself at all."""
+    reads: bool
+    """Changes nothing and shows the cluster's state, which must not be an old one."""
 
     @property
     def streaming(self) -> bool:
@@ -90,6 +94,7 @@ def _method(descriptor: MethodDescriptor) -> Method:
         proxied=service.name in _PROXIED_ON_PORT,
         proxied_in_process=service.name in _PROXIED_IN_PROCESS,
         in_process=service.name not in _PORT_ONLY,
+        reads=service.name == "Control" and descriptor.name.startswith(_READING),
     )
 
 

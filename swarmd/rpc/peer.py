@@ -116,6 +116,17 @@ class Leadership(Protocol):
         """True when calls for the leader are answered here."""
         ...
 
+    def is_certain(self) -> bool:
+        """True when this manager leads and `confirm` would not have to ask anybody."""
+        ...
+
+    async def confirm(self) -> None:
+        """Return once it is certain that this manager led after the call: its state is the newest.
+
+        Raises `NotLeader`: it leads no more, or no quorum answers (then `is_leader` stays true).
+        """
+        ...
+
     async def leader_caller(self) -> Caller:
         """A connection to the leader, owned and closed by whoever implements this.
 

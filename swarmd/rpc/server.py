@@ -220,12 +220,12 @@ class _Desk:
 
         async def answer(call: Call, peer: Peer) -> None:
             request = await _request(method, call)
-            if method.proxied and not proxy.answers_here():
+            if method.proxied and not proxy.answers_at_once(method):
                 response = await proxy.unary(
                     method, request, _origin(call), lambda: handler(request, peer)
                 )
             else:
-                response = await handler(request, peer)
+                response = await proxy.here(method, lambda: handler(request, peer))
             call.answer(response.SerializeToString())
 
         async def serve(call: Call) -> None:
@@ -239,7 +239,7 @@ class _Desk:
 
         async def answer(call: Call, peer: Peer) -> None:
             request = await _request(method, call)
-            if method.proxied and not proxy.answers_here():
+            if method.proxied and not proxy.answers_at_once(method):
                 stream = proxy.server_stream(
                     method, request, _origin(call), lambda: handler(request, peer)
                 )
@@ -262,7 +262,7 @@ class _Desk:
         async def answer(call: Call, peer: Peer) -> None:
             with self._server.calls.ending(method, peer):
                 async with aclosing(_requests(method, call)) as requests:
-                    if method.proxied and not proxy.answers_here():
+                    if method.proxied and not proxy.answers_at_once(method):
                         response = await proxy.client_stream(
                             method, requests, _origin(call), lambda: handler(requests, peer)
                         )

@@ -15,6 +15,7 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,8 @@ class Host:
         self._process: subprocess.Popen[bytes] | None = None
         self._programs: list[subprocess.Popen[Any]] = []
         self._port: tuple[Host, str] | None = None
+        # Two programs that change the rules at the same time undo each other's changes.
+        self._rules = threading.Lock()
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -215,6 +218,16 @@ class Host:
     def plug(self) -> None:
         """Put the network cable back."""
         self._set_link("up")
+
+    def deafen(self, ip: str) -> None:
+        """Lose every packet from `ip`; those to it still leave: a cut in one direction."""
+        with self._rules:
+            self.run(["iptables", "-w", "-A", "INPUT", "-s", ip, "-j", "DROP"])
+
+    def listen_again(self, ip: str) -> None:
+        """Undo one `deafen`."""
+        with self._rules:
+            self.run(["iptables", "-w", "-D", "INPUT", "-s", ip, "-j", "DROP"])
 
     def _set_link(self, state: str) -> None:
         if self._port is None:

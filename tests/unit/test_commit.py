@@ -14,7 +14,7 @@ from swarmd.base.errors import Conflict, NotLeader
 from swarmd.base.limits import changes_per_entry_max, entry_bytes_max
 from swarmd.cluster.store import Batch, NameConflict, ObjectMissing, Store, Transaction, edit
 from swarmd.manager.commit import Committer, gather_seconds_max
-from swarmd.manager.raftnode import Proposal, RequestTooLarge
+from swarmd.manager.raftnode import Confirmation, Proposal, RequestTooLarge
 from swarmd.manager.raftnode.proposals import encode_request
 from tests.harness.virtual import run_virtual
 
@@ -26,6 +26,7 @@ class FakeLog:
         self.leader = True
         self.index = 10
         self.entries: list[tuple[bytes, Proposal]] = []
+        self.doubts: list[Confirmation] = []
         self.done = 0
 
     def is_leader(self) -> bool:
@@ -33,6 +34,11 @@ class FakeLog:
 
     def commit_index(self) -> int:
         return self.index
+
+    def confirm(self, who: Confirmation) -> None:
+        if not self.leader:
+            raise NotLeader
+        self.doubts.append(who)
 
     def submit(self, actions: Sequence[api.StoreAction], proposal: Proposal) -> None:
         if not self.leader:
@@ -179,16 +185,43 @@ async def test_a_stale_object_is_a_conflict(scene: Scene) -> None:
     await scene.turn()
     scene.log.commit()
     await newer
+    refused = scene.ask(lambda tx: tx.update(edit(old)))
+    await scene.turn()
+    scene.log.doubts.pop().on_confirm()
     with pytest.raises(Conflict, match="update out of sequence"):
-        await scene.committer.update(lambda tx: tx.update(edit(old)))
+        await refused
     assert len(scene.log.entries) == 2, "nothing was written, nothing is proposed"
 
 
 async def test_a_change_that_only_reads_needs_no_entry(scene: Scene) -> None:
     assert await scene.committer.update(lambda tx: len(tx.all(api.Config))) == 0
+    refused = scene.ask(lambda tx: tx.delete(api.Config, "none"))
+    await scene.turn()
+    scene.log.doubts.pop().on_confirm()
     with pytest.raises(ObjectMissing):
-        await scene.committer.update(lambda tx: tx.delete(api.Config, "none"))
+        await refused
     assert scene.log.entries == []
+
+
+async def test_a_refusal_counts_only_from_a_manager_that_still_leads(scene: Scene) -> None:
+    """One that is cut off would refuse by an old state what is right by the new one."""
+    first = scene.ask(lambda tx: tx.delete(api.Config, "none"))
+    await scene.turn()
+    made = scene.ask(make("a"))
+    await scene.turn()
+    scene.log.commit()
+    await made  # is not held up by the doubt about the other
+    assert not first.done()
+    scene.log.doubts.pop().on_fail(NotLeader())
+    with pytest.raises(NotLeader):
+        await first
+
+    def and_lose(tx: Transaction) -> None:
+        scene.log.leader = False
+        tx.delete(api.Config, "none")
+
+    with pytest.raises(NotLeader):
+        await scene.committer.update(and_lose)
 
 
 async def test_each_change_runs_exactly_once(scene: Scene) -> None:

@@ -13,8 +13,8 @@ from swarmd.api import raftpb
 from swarmd.base.errors import NO_LEADER, DeadlineExceeded, NotLeader, SwarmError, Unavailable
 from swarmd.cluster.raft import Role
 from swarmd.manager.joining import JOIN_SECONDS, CannotJoin, join_group
-from swarmd.manager.leadership import RaftLeadership, leaderless_ticks_max
-from swarmd.manager.raftnode import Member
+from swarmd.manager.leadership import LEAVE_SECONDS, RaftLeadership, leaderless_ticks_max
+from swarmd.manager.raftnode import Confirmation, Member
 from swarmd.rpc.peer import Disconnected
 from tests.harness.raft_group import Group
 from tests.harness.virtual import run_virtual
@@ -100,10 +100,17 @@ class Standing:
         self.addr = "10.0.0.2:2377"
         self.ticks = 0
         self.leads = False
+        self.alone = False
         self.callbacks: list[Callable[[], None]] = []
+        self.doubts: list[Confirmation] = []
 
     def is_leader(self) -> bool:
         return self.leads
+
+    def confirm(self, who: Confirmation) -> None:
+        if not self.leads:
+            raise NotLeader
+        self.doubts.append(who)
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         self.callbacks.append(callback)
@@ -143,7 +150,7 @@ async def test_the_connection_to_the_leader_is_kept_until_something_changes() ->
     assert not lines[0].closed, "a call under way there would have failed"
     raft.addr = "10.0.0.9:2377"
     third: Any = await leadership.leader_caller()
-    assert third.addr == "10.0.0.9:2377" and lines[1].closed
+    assert third.addr == "10.0.0.9:2377" and not lines[1].closed
     await leadership.close()
     assert [line.closed for line in lines] == [False, True, True]
 
@@ -222,3 +229,61 @@ def test_heartbeats_may_overtake_what_waits_for_the_disk() -> None:
     for _ in range(30):
         follower.node.tick()
     assert follower.node.take_heartbeats() == (), "only leaders have any"
+
+
+def test_a_leader_that_was_replaced_is_left_after_a_moment() -> None:
+    raft, lines = Standing(), []
+
+    async def dial(addr: str) -> Any:
+        lines.append(Line(addr))
+        return lines[-1]
+
+    async def main() -> None:
+        leadership = RaftLeadership(raft, dial)
+        running = asyncio.get_running_loop().create_task(leadership.run())
+        await asyncio.sleep(0)
+        await leadership.leader_caller()
+        raft.lead = 0
+        raft.changed()
+        await asyncio.sleep(5)
+        assert not lines[0].closed, "it may still be the leader"
+        raft.lead, raft.addr = 2, "10.0.0.9:2377"
+        raft.changed()
+        second: Any = await leadership.leader_caller()
+        assert second is not lines[0] and not lines[0].closed, "it may be about to answer"
+        await asyncio.sleep(LEAVE_SECONDS + 0.1)
+        assert lines[0].closed and not lines[1].closed
+        running.cancel()
+        await asyncio.wait({running})
+        await leadership.close()
+        assert lines[1].closed and not raft.callbacks
+
+    run_virtual(main())
+
+
+async def test_leadership_is_confirmed_by_raft() -> None:
+    raft = Standing()
+
+    async def dial(addr: str) -> Any:
+        raise AssertionError(addr)
+
+    leadership = RaftLeadership(raft, dial)
+    with pytest.raises(NotLeader):
+        await leadership.confirm()
+    raft.leads = True
+    for outcome in ("confirm", "fail", "gone"):
+        asking = asyncio.get_running_loop().create_task(leadership.confirm())
+        await asyncio.sleep(0)
+        who = raft.doubts.pop()
+        if outcome == "gone":
+            asking.cancel()
+            await asyncio.wait({asking})
+            who.on_confirm()
+            who.on_fail(NotLeader())
+        elif outcome == "fail":
+            who.on_fail(NotLeader())
+            with pytest.raises(NotLeader):
+                await asking
+        else:
+            who.on_confirm()
+            await asking

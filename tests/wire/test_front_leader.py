@@ -14,7 +14,9 @@ from swarmd import api
 from swarmd.base.errors import (
     NO_LEADER,
     DeadlineExceeded,
+    InvalidArgument,
     NotFound,
+    NotLeader,
     PermissionDenied,
     ResourceExhausted,
     SwarmError,
@@ -48,9 +50,22 @@ class Follower:
         self.leads = False
         self.asked = 0
         self.trouble: list[SwarmError] = []
+        self.doubted = 0
+        self.alone = False
+        self.doubts: list[SwarmError] = []
 
     def is_leader(self) -> bool:
         return self.leads
+
+    def is_certain(self) -> bool:
+        return self.leads and self.alone
+
+    async def confirm(self) -> None:
+        self.doubted += 1
+        if self.doubts:
+            raise self.doubts.pop(0)
+        if not self.leads:
+            raise NotLeader
 
     async def leader_caller(self) -> Caller:
         self.asked += 1
@@ -105,9 +120,14 @@ async def test_each_service_is_answered_where_the_tables_say() -> None:
         dialled(at.follower, at.root.issue("m3", "swarm-manager")) as caller,
     ):
         for method in methods.table().values():
-            await call(caller, method.short, timeout=5)
+            if method.reads:
+                # What a follower would show may be old; the words make stock ask the leader.
+                with pytest.raises(Unavailable, match="transport is closing"):
+                    await call(caller, method.short, timeout=5)
+            else:
+                await call(caller, method.short, timeout=5)
         assert [seen.method for seen in at.at_leader] == [m.short for m in PROXIED]
-        assert [seen.method for seen in at.at_follower] == [m.short for m in LOCAL]
+        assert [seen.method for seen in at.at_follower] == [m.short for m in LOCAL if not m.reads]
         for seen in at.at_leader:
             assert seen.peer == Peer(
                 "m3", ORGANIZATION, ("swarm-manager",), seen.peer.remote_addr, "m2"
@@ -365,3 +385,110 @@ async def test_many_calls_at_once_through_a_follower() -> None:
             await caller.close()
         names = sorted(seen.peer.node_id for seen in at.at_leader)
         assert names == sorted(f"w{n}" for n in range(10) for _ in range(20))
+
+
+# What may be shown of the state
+
+
+NODES = ("Control/ListNodes", api.ListNodesRequest())
+
+
+async def test_a_leader_shows_its_state_once_a_quorum_confirmed_it() -> None:
+    async with cluster() as at:
+        own = InProcess(dummy_services(at.at_follower), Peer("m2", local=True), at.leadership)
+        at.leadership.leads = True
+        await own.unary(*NODES, timeout=5)
+        assert at.leadership.doubted == 1
+        await own.unary("Control/UpdateNode", api.UpdateNodeRequest(), timeout=5)
+        await own.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+        assert at.leadership.doubted == 1, "what changes something is confirmed by its commit"
+        assert len(at.at_follower) == 3 and not at.at_leader
+        at.leadership.alone = True
+        await own.unary(*NODES, timeout=5)
+        assert at.leadership.doubted == 1 and len(at.at_follower) == 4
+
+
+async def test_no_quorum_means_no_answer() -> None:
+    async with cluster() as at, dialled(at.follower, at.root.issue("m3", "swarm-manager")) as one:
+        own = InProcess(dummy_services(at.at_follower), Peer("m2", local=True), at.leadership)
+        at.leadership.leads = True
+        for caller in (own, one):
+            at.leadership.doubts = [NotLeader(NO_LEADER)]
+            with pytest.raises(SwarmError, match="does not have a leader"):
+                await caller.unary(*NODES, timeout=5)
+        assert not at.at_follower and not at.at_leader
+
+
+async def test_a_leader_deposed_meanwhile_asks_its_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leaderproxy, "NEW_LEADER_POLL_SECONDS", 0.01)
+    async with cluster({"Health/Check": healthy}) as at:
+        own = InProcess(dummy_services(at.at_follower), Peer("m2", local=True), at.leadership)
+
+        async def lose() -> None:
+            at.leadership.leads = False
+            raise NotLeader
+
+        at.leadership.leads = True
+        monkeypatch.setattr(at.leadership, "confirm", lose)
+        await own.unary(*NODES, timeout=5)
+        assert [seen.method for seen in at.at_leader] == ["Control/ListNodes"]
+        assert not at.at_follower
+
+
+async def test_a_follower_that_asked_a_deposed_leader_asks_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leaderproxy, "NEW_LEADER_POLL_SECONDS", 0.01)
+    async with cluster({"Health/Check": healthy}) as at:
+        between: list[Seen] = []
+        deposed = Follower()  # leads no more, which the one who asks does not know
+        async with (
+            serving(
+                dummy_services(between), at.root.issue("m3", "swarm-manager"), leadership=deposed
+            ) as third,
+            dialled(third, at.root.issue("m2", "swarm-manager")) as to_third,
+        ):
+            callers = [to_third]
+
+            async def next_caller() -> Any:
+                return callers.pop(0) if callers else at.to_leader
+
+            monkeypatch.setattr(at.leadership, "leader_caller", next_caller)
+            own = InProcess(dummy_services(at.at_follower), Peer("m2", local=True), at.leadership)
+            await own.unary(*NODES, timeout=5)
+            assert [seen.method for seen in at.at_leader] == ["Control/ListNodes"]
+            assert not between and not at.at_follower
+
+
+async def healthy(request: Any, peer: Peer) -> Any:
+    return api.HealthCheckResponse(status=api.HealthCheckResponse.ServingStatus.SERVING)
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        (SwarmError("update out of sequence"), Disconnected),
+        (NotFound("node x not found"), Disconnected),
+        (InvalidArgument("invalid argument"), InvalidArgument),
+    ],
+)
+async def test_a_repeated_change_that_is_refused_may_have_been_made(
+    monkeypatch: pytest.MonkeyPatch, second: SwarmError, told: type[SwarmError]
+) -> None:
+    """The connection broke after the change was made: its refusal now says nothing."""
+    monkeypatch.setattr(leaderproxy, "NEW_LEADER_POLL_SECONDS", 0.01)
+
+    class Once(Caller):
+        def __init__(self) -> None:
+            self.answers: list[SwarmError] = [Disconnected("connection error"), second]
+
+        async def unary(self, method: str, request: Any, **options: Any) -> Any:
+            if method == "Health/Check":
+                return await healthy(request, Peer())
+            raise self.answers.pop(0)
+
+    own = InProcess(dummy_services([]), Peer("m2", local=True), Follower(Once()))
+    with pytest.raises(told):
+        await own.unary("Control/UpdateNode", api.UpdateNodeRequest(), timeout=5)

@@ -156,6 +156,8 @@ def on_members_changed(raft: Raft) -> None:
     """
     if raft.id not in raft.membership.voters:
         return
+    # Nor need reads wait any longer for members that are gone.
+    _release_confirmed_reads(raft)
     if try_commit(raft):
         after_commit(raft)
     else:

@@ -25,6 +25,7 @@ from swarmd.cluster.raft.types import (
     Config,
     PeerStatus,
     ProposalDropped,
+    ReadState,
     Ready,
     Role,
     Status,
@@ -107,6 +108,11 @@ class RawNode:
     def id(self) -> int:
         """The own member id."""
         return self._raft.id
+
+    @property
+    def leading(self) -> bool:
+        """Whether this member leads as far as it knows, this very moment."""
+        return self._raft.role is Role.LEADER
 
     def bootstrap(self, peers: Sequence[tuple[int, bytes]]) -> None:
         """Found a group of `peers` (id, context) on an empty storage.
@@ -235,6 +241,16 @@ class RawNode:
         found = tuple(m for m in raft.outbox if m.type == raftpb.MsgHeartbeat)
         if found:
             raft.outbox = [m for m in raft.outbox if m.type != raftpb.MsgHeartbeat]
+        return found
+
+    def take_read_states(self) -> tuple[ReadState, ...]:
+        """Confirmed reads, ahead of the next `Ready` and whatever it waits for.
+
+        For a leader that knows its state machine holds all it ever acknowledged: what matters
+        to it is that it was confirmed, not the index.
+        """
+        raft = self._raft
+        found, raft.read_states = tuple(raft.read_states), []
         return found
 
     def has_ready(self) -> bool:

@@ -26,7 +26,7 @@ class Control(
     ResourceCalls,
     VolumeCalls,
 ):
-    """Reads answer from this manager's applied state; writes go through the committer.
+    """Reads answer from this manager's applied state, once the door let them; writes commit.
 
     Every method takes (request, peer) and does not look at the peer: who may call is the
     door's business.

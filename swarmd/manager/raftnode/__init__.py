@@ -4,6 +4,7 @@ Start at `driver.RaftNode`; `disk.RaftDisk` is what it keeps. Does not know what
 beyond "a list of store actions".
 """
 
+from swarmd.manager.raftnode.confirming import Confirmation
 from swarmd.manager.raftnode.disk import Decryptor, Encryptor, Loaded, RaftDisk
 from swarmd.manager.raftnode.driver import TICK_SECONDS, RaftNode
 from swarmd.manager.raftnode.errors import (
@@ -27,6 +28,7 @@ __all__ = [
     "AddressTaken",
     "Alone",
     "ChangeRefused",
+    "Confirmation",
     "Damage",
     "Decryptor",
     "DiskDamaged",

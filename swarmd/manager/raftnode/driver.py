@@ -25,6 +25,7 @@ from swarmd.base.errors import NotLeader
 from swarmd.cluster.raft import NONE, Config, ProposalDropped, RawNode, Ready, Role
 from swarmd.cluster.store import Store, StoreError
 from swarmd.manager.raftnode.checkpoint import Checkpoint
+from swarmd.manager.raftnode.confirming import Confirmation, Confirming
 from swarmd.manager.raftnode.disk import Encryptor
 from swarmd.manager.raftnode.errors import ChangeRefused, NodeStopped, NotMember
 from swarmd.manager.raftnode.members import Member, Members
@@ -80,6 +81,7 @@ class RaftNode:
         self._tick_seconds = tick_seconds
         self._ids = RequestIds(clock)
         self._waiting = Waiting()
+        self._confirming = Confirming()
         self._wake = asyncio.Event()
         self._members = Members()
         self._subscribers: dict[int, Callable[[], None]] = {}
@@ -97,6 +99,7 @@ class RaftNode:
         self._timers = Timers(fast_failover)
         self._persisting = False
         self._persisting_ticks = 0
+        self._noting = False
         self._unsaved: raftpb.HardState | None = None
         self._stopped: str | None = "not started"  # why nothing can be asked of the core
 
@@ -118,6 +121,11 @@ class RaftNode:
     def is_leader(self) -> bool:
         """True if this member leads and has applied an entry of its own term."""
         return self._signalled
+
+    @property
+    def alone(self) -> bool:
+        """True if this member leads and is the only one: nobody else ever could."""
+        return self._signalled and len(self._members) == 1
 
     @property
     def term(self) -> int:
@@ -219,6 +227,12 @@ class RaftNode:
         self._append(partial(raw.propose_conf_change, change))
         self._waiting.add(change.id, proposal)
 
+    def confirm(self, who: Confirmation) -> None:
+        """Find out whether this member still leads; raises `NotLeader`, `NodeStopped`."""
+        raw = self._leading()
+        self._confirming.ask(raw, who)
+        self._send_heartbeats(raw)
+
     def _leading(self) -> RawNode:
         if self._stopped is not None:
             raise NodeStopped(self._stopped)
@@ -244,6 +258,8 @@ class RaftNode:
         raw = self._core()
         self._timers.hear(message, self._term)
         raw.step(message)
+        if self._confirming.hear(raw):
+            self._send_heartbeats(raw)
         self._tune(raw)
         self._wake.set()
 
@@ -363,23 +379,27 @@ class RaftNode:
             self._timers.tick()
             self._tune(raw)
             raw.tick()
+            self._confirming.tick()
             self._persisting_ticks += 1 if self._persisting else 0
-            if self._persisting_ticks < SLOW_DISK_TICKS:
-                # They need nothing on disk: a slow disk is no reason to be taken for dead.
-                self._send(raw.take_heartbeats())
+            self._send_heartbeats(raw)
             self._wake.set()
-            if parts % PARTS == 0:
-                await self._note_commit()
+            if parts % PARTS == 0 and self._unsaved is not None and not self._noting:
+                # Not here: heartbeats would have to wait for the disk.
+                self._tasks.spawn(self._note_commit(self._unsaved), "raft-commit-index")
 
-    async def _note_commit(self) -> None:
+    def _send_heartbeats(self, raw: RawNode) -> None:
+        """They need nothing on disk: a slow disk is no reason to be taken for dead."""
+        if self._persisting_ticks < SLOW_DISK_TICKS:
+            self._send(raw.take_heartbeats())
+
+    async def _note_commit(self, state: raftpb.HardState) -> None:
         """Write a commit index that no entries took along.
 
         A member forced to be alone drops what lies above it: that must not be much.
         """
-        if self._unsaved is None or self._persisting:
-            return
-        state = self._unsaved
+        self._noting = True
         await self._lane.run(partial(self._opened.disk.save, state, (), sync=False))
+        self._noting = False
         if self._unsaved is state:  # a stop in between leaves it to be written at the end
             self._unsaved = None
 
@@ -417,6 +437,7 @@ class RaftNode:
                 await asyncio.sleep(0)
             self._apply(raw, entry)
         raw.advance()
+        self._confirming.hear(raw, ready.read_states)
         self._snapshot_when_due(raw)
 
     async def _persist(self, ready: Ready) -> None:
@@ -471,6 +492,7 @@ class RaftNode:
             log.warning("raft: %x lost leadership at term %d", self.id, self._term)
             self._signalled = False
             self._waiting.fail_all(NotLeader)
+            self._confirming.end(NotLeader)
         self._changed()
 
     def _apply(self, raw: RawNode, entry: raftpb.Entry) -> None:
@@ -569,6 +591,7 @@ class RaftNode:
         self._signalled = False
         self._lead, self._role = NONE, Role.FOLLOWER
         self._waiting.fail_all(lambda: NodeStopped(reason))
+        self._confirming.end(lambda: NodeStopped(reason))
         self._changed()
 
     def _close(self, opened: Opened) -> None:
