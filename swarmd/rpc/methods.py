@@ -139,13 +139,16 @@ class Bound:
 
     method: Method
     handler: Callable[..., Any]
+    at_once: Callable[..., Any] | None = None
+    """The same as a plain function, where the service has one: it waits for nothing."""
 
 
 def bind(service_objects: Sequence[object]) -> dict[str, Bound]:
     """Match service objects with the table, by path.
 
     Each object names its service in `SERVICE`; every method of that service must be there,
-    so that a forgotten one is seen at start and not by the first caller.
+    so that a forgotten one is seen at start and not by the first caller. A unary method
+    that waits for nothing may be there a second time, as a plain function `NAME_at_once`.
     """
     bound: dict[str, Bound] = {}
     for item in service_objects:
@@ -158,5 +161,6 @@ def bind(service_objects: Sequence[object]) -> dict[str, Bound]:
                 raise InvariantViolation(f"{type(item).__name__} lacks {method.short}")
             if method.path in bound:
                 raise InvariantViolation(f"two objects serve {method.short}")
-            bound[method.path] = Bound(method, handler)
+            at_once = None if method.streaming else getattr(item, f"{name}_at_once", None)
+            bound[method.path] = Bound(method, handler, at_once)
     return bound

@@ -24,12 +24,13 @@ from swarmd.rpc.authorize import authorize
 from swarmd.rpc.front import Front, Limits, Refusals
 from swarmd.rpc.http2.call import Call
 from swarmd.rpc.http2.line import Answer
-from swarmd.rpc.http2.request import Refused
+from swarmd.rpc.http2.request import Metadata, Refused
+from swarmd.rpc.http2.shortcut import AnswerAtOnce
 from swarmd.rpc.leaderproxy import LeaderProxy, Origin, told
 from swarmd.rpc.methods import Bound, Method
 from swarmd.rpc.peer import Authorizer, Leadership, Peer
-from swarmd.rpc.registry import Registry
-from swarmd.rpc.status import refusal_of
+from swarmd.rpc.registry import Connection, Registry
+from swarmd.rpc.status import Refusal, refusal_of
 from swarmd.rpc.streams import ActiveCalls, as_generator, being_cancelled
 from swarmd.rpc.tls import Credentials
 
@@ -180,6 +181,11 @@ class _Desk:
         self._tasks: Tasks | None = None
         self._changed: Callable[[], None] = lambda: None
         self._answers = {path.encode(): self._answer(item) for path, item in bound.items()}
+        self._at_once = {
+            path.encode(): (item.method, self._answer_at_once(item))
+            for path, item in bound.items()
+            if item.at_once is not None
+        }
         self._served = frozenset(item.method.service for item in bound.values())
 
     def open(self, tasks: Tasks, changed: Callable[[], None]) -> None:
@@ -192,6 +198,14 @@ class _Desk:
         if found is None:
             raise Refused(Code.UNIMPLEMENTED, _unknown(path.decode("latin-1"), self._served))
         return found
+
+    def find_at_once(self, path: bytes) -> AnswerAtOnce | None:
+        """The code that answers such a call without a task; None where it takes one."""
+        found = self._at_once.get(path)
+        if found is None:
+            return None
+        method, answer = found
+        return None if method.proxied and not self._proxy.answers_at_once(method) else answer
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run the answer to one call."""
@@ -233,6 +247,29 @@ class _Desk:
                 await self._pass(method, call, answer)
 
         return serve
+
+    def _answer_at_once(self, bound: Bound) -> AnswerAtOnce:
+        method, handler = bound.method, bound.at_once
+        seconds, answered = _SECONDS.labels(method.short), _counter(method.short, Code.OK)
+        monotonic = self._server.clock.monotonic
+
+        def answer(connection: Connection, metadata: Metadata, raw: bytes) -> bytes | None:
+            begun = monotonic()
+            try:
+                peer = self._admit(method, connection, metadata)
+                assert handler is not None
+                response = handler(_parse(method, raw), peer)
+                reply = None if response is None else bytes(response.SerializeToString())
+            except Exception as error:
+                refusal = self._refusal(method, error)
+                _counter(method.short, refusal.code).inc()
+                raise Refused(refusal.code, refusal.text) from error
+            if reply is not None:
+                answered.inc()
+                seconds.observe(monotonic() - begun)
+            return reply
+
+        return answer
 
     def _server_stream(self, bound: Bound) -> Answer:
         method, handler, proxy = bound.method, bound.handler, self._proxy
@@ -283,16 +320,7 @@ class _Desk:
     ) -> None:
         """Identity and role check before `work`; errors and metrics after it."""
         try:
-            connection = call.connection
-            peer = authorize(
-                method,
-                connection.subject,
-                identity.forwarded(told(call.metadata)) if call.metadata else None,
-                connection.remote_addr,
-                self._authorizer,
-                self._server.clock.now(),
-            )
-            await work(call, peer)
+            await work(call, self._admit(method, call.connection, call.metadata))
         except asyncio.CancelledError:
             if being_cancelled():
                 raise
@@ -300,12 +328,26 @@ class _Desk:
             # answer its caller would wait for ever.
             call.end(Code.CANCELLED, "context canceled")
         except Exception as error:
-            if isinstance(error, InvariantViolation):
-                self._server.broke(error)
-            refusal = refusal_of(method.short, error)
+            refusal = self._refusal(method, error)
             call.end(refusal.code, refusal.text)
         finally:
             _counter(method.short, call.code or Code.CANCELLED).inc()
+
+    def _admit(self, method: Method, connection: Connection, metadata: Metadata) -> Peer:
+        """Identity and role check. Raises `PermissionDenied`."""
+        return authorize(
+            method,
+            connection.subject,
+            identity.forwarded(told(metadata)) if metadata else None,
+            connection.remote_addr,
+            self._authorizer,
+            self._server.clock.now(),
+        )
+
+    def _refusal(self, method: Method, error: Exception) -> Refusal:
+        if isinstance(error, InvariantViolation):
+            self._server.broke(error)
+        return refusal_of(method.short, error)
 
 
 @functools.cache

@@ -131,6 +131,10 @@ class Dispatcher:
 
     async def heartbeat(self, request: api.HeartbeatRequest, peer: Peer) -> api.HeartbeatResponse:
         """Note that the node lives; answers when to come again."""
+        return self.heartbeat_at_once(request, peer)
+
+    def heartbeat_at_once(self, request: api.HeartbeatRequest, peer: Peer) -> api.HeartbeatResponse:
+        """The same, waiting for nothing: most calls of a swarm are heartbeats."""
         table = self._require().table
         period = table.heartbeat(peer.node_id, request.session_id, self._clock.monotonic())
         return api.HeartbeatResponse(period=duration(period))

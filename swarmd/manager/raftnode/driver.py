@@ -199,17 +199,7 @@ class RaftNode:
         then applied as on any follower), `RequestTooLarge`, `NodeStopped`.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def committed(index: int) -> None:
-            on_commit(index)
-            if not done.done():
-                done.set_result(None)
-
-        def failed(error: Exception) -> None:
-            if not done.done():
-                done.set_exception(error)
-
-        self.submit(actions, Proposal(committed, failed))
+        self.submit(actions, Proposal.awaited(on_commit, done))
         await done
 
     def submit(self, actions: Sequence[api.StoreAction], proposal: Proposal) -> None:

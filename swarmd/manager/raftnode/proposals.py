@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,21 @@ class Proposal:
 
     on_commit: Callable[[int], None]  # gets the entry's index, while it is being applied
     on_fail: Callable[[Exception], None]
+
+    @classmethod
+    def awaited(cls, on_commit: Callable[[int], None], done: asyncio.Future[None]) -> Proposal:
+        """For one who waits for `done`, or stopped doing so: `on_commit` runs all the same."""
+
+        def committed(index: int) -> None:
+            on_commit(index)
+            if not done.done():
+                done.set_result(None)
+
+        def failed(error: Exception) -> None:
+            if not done.done():
+                done.set_exception(error)
+
+        return cls(committed, failed)
 
 
 class Waiting:

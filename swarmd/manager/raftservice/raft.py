@@ -85,6 +85,17 @@ class RaftService:
             await self._receive(request.message)
         return api.ProcessRaftMessageResponse()
 
+    def process_raft_message_at_once(
+        self, request: api.ProcessRaftMessageRequest, peer: object
+    ) -> api.ProcessRaftMessageResponse | None:
+        """The same without waiting; None for a message that something must be waited for."""
+        if request.HasField("message"):
+            if not self._opened.is_set() or request.message.type in _ASKS_VOTE:
+                return None
+            self._check_sender(request.message)
+            self._take(request.message)
+        return api.ProcessRaftMessageResponse()
+
     async def stream_raft_message(
         self, requests: AsyncIterable[api.StreamRaftMessageRequest], peer: object
     ) -> api.StreamRaftMessageResponse:
@@ -106,18 +117,23 @@ class RaftService:
         return api.ResolveAddressResponse(addr=member.addr)
 
     async def _receive(self, message: raftpb.Message) -> None:
-        sender: int = getattr(message, "from")
-        members = self._node.membership
-        if members.is_removed(sender):
-            raise self._removed()
-        if message.type == raftpb.MsgProp:
-            return
-        if message.type in _ASKS_VOTE and not await self._may_stand(sender):
+        self._check_sender(message)
+        if message.type in _ASKS_VOTE and not await self._may_stand(getattr(message, "from")):
             return
         # The leader's first words to a new member overtake its answer to Join; lost, they would
         # be said again only after a heartbeat.
         if not self._opened.is_set():
             await until(self._opened, OPENING_SECONDS)
+        self._take(message)
+
+    def _check_sender(self, message: raftpb.Message) -> None:
+        if self._node.membership.is_removed(getattr(message, "from")):
+            raise self._removed()
+
+    def _take(self, message: raftpb.Message) -> None:
+        sender: int = getattr(message, "from")
+        if message.type == raftpb.MsgProp:
+            return  # proposals are not forwarded in a swarm
         if not self._node.id or message.to != self._node.id:
             log.debug("raft message for %x from %x ignored", message.to, sender)
             return

@@ -18,7 +18,8 @@ from swarmd.rpc.http2.call import Call
 from swarmd.rpc.http2.connection import Allowance
 from swarmd.rpc.http2.connection import Connection as Protocol2
 from swarmd.rpc.http2.headers import LIST_BYTES_MAX, Header
-from swarmd.rpc.http2.request import Refused
+from swarmd.rpc.http2.request import Refused, Request
+from swarmd.rpc.http2.shortcut import AnswerAtOnce, Shortcut
 from swarmd.rpc.http2.stream import NOBODY, Listener, Stream
 from swarmd.rpc.http2.wire import ConnectionFault, StreamFault
 from swarmd.rpc.registry import Connection
@@ -31,6 +32,10 @@ class Desk(Protocol):
 
     def find(self, path: bytes) -> Answer:
         """The code that answers calls of `path`. Raises `Refused`."""
+        ...
+
+    def find_at_once(self, path: bytes) -> AnswerAtOnce | None:
+        """The code that answers such a call here and now without a task, if there is any."""
         ...
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -182,11 +187,17 @@ class Line:
                 text = f"received metadata size exceeds the limit of {LIST_BYTES_MAX} bytes"
                 raise Refused(Code.RESOURCE_EXHAUSTED, text, 431)
             request = self._reader.read(headers)
-            answer = self._desk.find(request.path)
-            call = Call(request, stream, self._connection, self.kick, self._loop)
+            if at_once := self._desk.find_at_once(request.path):
+                return Shortcut(request, stream, self._connection, at_once, self._begin_call)
+            return self._begin_call(request, stream)
         except Refused as refusal:
             stream.finish(written.only_tail(refusal.code, str(refusal), refusal.http))
             return NOBODY
+
+    def _begin_call(self, request: Request, stream: Stream) -> Listener:
+        """A call with a task of its own. Raises `Refused`."""
+        answer = self._desk.find(request.path)
+        call = Call(request, stream, self._connection, self.kick, self._loop)
         self.calls.add(call)
         call.task = self._desk.spawn(answer(call), "rpc-call")
         call.task.add_done_callback(lambda _: self._done(call))
