@@ -15,7 +15,8 @@ from swarmd.rpc.http2.budget import Budget
 from swarmd.rpc.http2.call import Call
 from swarmd.rpc.http2.connection import Allowance
 from swarmd.rpc.http2.line import Answer, Line
-from swarmd.rpc.http2.request import Refused
+from swarmd.rpc.http2.request import Metadata, Refused
+from swarmd.rpc.http2.shortcut import MESSAGE_BYTES_MAX, AnswerAtOnce
 from swarmd.rpc.registry import Connection
 from tests.harness.h2peer import Peer, frame, frames, message, number
 
@@ -40,12 +41,16 @@ class Desk:
     def __init__(self, tasks: Tasks, answer: Answer) -> None:
         self.tasks = tasks
         self.answer = answer
+        self.at_once: AnswerAtOnce | None = None
         self.over: list[Code | None] = []
 
     def find(self, path: bytes) -> Answer:
         if path.endswith(b"Nothing"):
             raise Refused(Code.UNIMPLEMENTED, "unknown")
         return self.answer
+
+    def find_at_once(self, path: bytes) -> AnswerAtOnce | None:
+        return self.at_once
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return self.tasks.spawn(work, name)
@@ -251,3 +256,83 @@ def test_a_budget_refills_with_time_but_not_over_its_brim() -> None:
     assert [budget.spend(100.0) for _ in range(4)] == [True, True, True, False]
     assert [budget.spend(100.5) for _ in range(2)] == [True, False]
     assert [budget.spend(900.0) for _ in range(4)] == [True, True, True, False]
+
+
+def shout(connection: Connection, metadata: Metadata, raw: bytes) -> bytes | None:
+    if raw == b"wait":
+        return None
+    if raw == b"no":
+        raise Refused(Code.ABORTED, "no")
+    return raw.upper() + connection.remote_addr.encode()
+
+
+async def test_a_call_that_waits_for_nothing_is_answered_with_its_last_byte() -> None:
+    async with bench(echo) as at:
+        at.desk.at_once = shout
+        at.line.send(at.peer.call(1, b"hello"))
+        (written,) = at.link.writes
+        assert [item.kind for item in frames(written)] == ["HEADERS", "DATA", "HEADERS"]
+        assert message(b"HELLO192.0.2.1:1") in written
+        assert at.status()["grpc-status"] == "0"
+        assert at.line.idle and at.desk.over == []
+
+
+async def test_a_refusal_at_once_has_a_status() -> None:
+    async with bench(echo) as at:
+        at.desk.at_once = shout
+        at.line.send(at.peer.call(1, b"no"))
+        told = at.status()
+        assert (told["grpc-status"], told["grpc-message"]) == ("10", "no")
+        assert at.line.idle
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 7])
+async def test_a_message_in_pieces_is_answered_at_once_too(cut: int) -> None:
+    whole = message(b"hello")
+    async with bench(echo) as at:
+        at.desk.at_once = shout
+        at.line.send(at.peer.headers(1) + frame("DATA", 1, whole[:cut]))
+        assert not at.link.writes
+        at.line.send(frame("DATA", 1, whole[cut:]) + frame("DATA", 1, b"", flags=1))
+        assert message(b"HELLO192.0.2.1:1") in b"".join(at.link.writes)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        message(b"wait"),
+        message(b"x" * (MESSAGE_BYTES_MAX + 1)),
+        b"".join(message(b"x") for _ in range(2)),
+    ],
+    ids=["something to wait for", "long", "two messages"],
+)
+async def test_what_cannot_be_answered_at_once_gets_a_task(data: bytes) -> None:
+    async with bench(echo) as at:
+        at.desk.at_once = shout
+        pieces = [data[at_ : at_ + 10_000] for at_ in range(0, len(data), 10_000)]
+        at.line.send(at.peer.headers(1) + b"".join(frame("DATA", 1, one) for one in pieces))
+        at.line.send(frame("DATA", 1, b"", flags=1))
+        await at.until(lambda: at.desk.over)
+        assert at.desk.over == [Code.OK]
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00\x00", b"\x01\x00\x00\x00\x01x"])
+async def test_what_is_no_message_is_refused_as_ever(data: bytes) -> None:
+    async def read(call: Call) -> None:
+        if await call.read() is None:
+            call.end(Code.INTERNAL, "nothing")
+
+    async with bench(read) as at:
+        at.desk.at_once = shout
+        at.line.send(at.peer.headers(1) + frame("DATA", 1, data, flags=1))
+        await at.until(lambda: at.line.idle)
+        assert at.status()["grpc-status"] == "13"
+
+
+async def test_a_call_withdrawn_before_it_is_complete_leaves_nothing() -> None:
+    async with bench(echo) as at:
+        at.desk.at_once = shout
+        at.line.send(at.peer.headers(1) + frame("DATA", 1, message(b"hello")))
+        assert not at.line.idle
+        at.line.send(number("RST_STREAM", 1, 8))
+        assert at.line.idle and not at.link.writes
