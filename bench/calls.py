@@ -28,10 +28,11 @@ import uvloop
 from bench.managers import cpu_seconds, rss_bytes
 from swarmd import api
 from swarmd.base.errors import SwarmError
-from swarmd.rpc.client import WireCaller, dial
+from swarmd.rpc.client import dial
 from swarmd.rpc.peer import Peer
 from swarmd.rpc.streams import as_generator
 from swarmd.rpc.tls import Credentials
+from swarmd.rpc.wirecaller import WireCaller
 
 ROOT = Path(__file__).resolve().parents[1]
 LANES = 8

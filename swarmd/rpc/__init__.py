@@ -1,4 +1,4 @@
-"""TALKS: the only floor that imports gRPC. Start reading at `server` and `client`.
+"""TALKS: the only floor that imports gRPC (`wirecaller`). Start reading at `server` and `client`.
 
 Import from the modules: `peer` and `methods` are free of gRPC, so rooms that only name a
 `Peer` or a `Caller` do not pay for it.

@@ -1,19 +1,16 @@
-"""The door between our error tree and gRPC status: each error crosses it once."""
+"""What a caller is told of an error: each crosses this door once."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 
-import grpc
-
-from swarmd.base.errors import Code, InvariantViolation, SwarmError, error_for
+from swarmd.base.errors import Code, InvariantViolation, SwarmError
 
 log = logging.getLogger(__name__)
 
 # Trailers have to fit gRPC's default header limit of 8 KiB at other receivers.
 TEXT_CHARACTERS_MAX = 4096
-STATUS = {status.value[0]: status for status in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +30,6 @@ def refusal_of(method: str, error: Exception) -> Refusal:
     if not isinstance(error, InvariantViolation):
         log.error("%s failed", method, exc_info=error)
     return Refusal(Code.INTERNAL, f"internal error in {method}")
-
-
-def error_of(failure: grpc.aio.AioRpcError) -> SwarmError:
-    """The error the other side meant."""
-    return error_for(failure.code().value[0], failure.details() or "")
 
 
 def _sendable(text: str) -> str:

@@ -23,11 +23,12 @@ from swarmd.base.errors import (
     Unavailable,
 )
 from swarmd.rpc import leaderproxy, methods
-from swarmd.rpc.client import WireCaller, dial
+from swarmd.rpc.client import dial
 from swarmd.rpc.inprocess import InProcess
 from swarmd.rpc.peer import Caller, ClosedHere, Disconnected, Peer
 from swarmd.rpc.server import Server
 from swarmd.rpc.tls import Credentials
+from swarmd.rpc.wirecaller import WireCaller
 from tests.wire.rpc_kit import (
     HEARTBEAT,
     ORGANIZATION,

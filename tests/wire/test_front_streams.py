@@ -24,10 +24,11 @@ from swarmd.base.errors import (
     SwarmError,
     Unavailable,
 )
-from swarmd.rpc.client import WireCaller, dial
+from swarmd.rpc.client import dial
 from swarmd.rpc.peer import ClosedHere, Disconnected, Peer
 from swarmd.rpc.server import Server
 from swarmd.rpc.streams import as_generator
+from swarmd.rpc.wirecaller import WireCaller
 from tests.wire.rpc_kit import (
     HEARTBEAT,
     Cluster,
