@@ -116,6 +116,27 @@ def test_a_full_disk_ends_the_log_at_what_was_acknowledged(tmp_path: Path, part:
     assert again.damage == ()
 
 
+@pytest.mark.parametrize("end", range(3584, 8193, 512))
+def test_a_write_past_the_end_that_a_kill_cut_short_is_a_torn_one(tmp_path: Path, end: int) -> None:
+    """The kernel stops between pages, and the file has not grown yet."""
+    files = Faulty()
+    disk = create(tmp_path / "raft", files)
+    disk.save(state(0), [entry(1, 3000)])
+    wal = next((tmp_path / "raft" / WAL_DIR).glob("*.wal"))
+    begun = len(wal.read_bytes().rstrip(b"\0")) // 8 * 8 + 8
+    files.part, files.fail = end - begun, {"write": OSError(errno.EIO, "killed")}
+    with pytest.raises(DiskFailed):
+        disk.save(None, [entry(2, 9000)])
+    disk.close()
+    assert wal.stat().st_size == 8192
+    loaded = load(tmp_path / "raft")
+    assert [e.Index for e in loaded.entries] == [1]
+    assert len(loaded.damage) == 1 and "cut short" in str(loaded.damage[0])
+    loaded.disk.save(None, [entry(2, 9000)])
+    loaded.disk.close()
+    assert [e.Index for e in load(tmp_path / "raft").entries] == [1, 2]
+
+
 @pytest.mark.parametrize("call", ["allocate", "write", "sync", "rename", "sync_dir"])
 def test_a_new_segment_that_cannot_be_made_loses_nothing(tmp_path: Path, call: str) -> None:
     files = Faulty()

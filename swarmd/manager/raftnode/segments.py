@@ -249,27 +249,41 @@ class _Scan:
         if self._end <= start or not any(self._take(offset, start)):
             return True  # a header at most, or its sector never reached the disk
         if length > record_bytes_max or stop + padding > self._size:
-            # Running past the end is a tear if the file ends where its data does; a header
-            # changed later points past the zeros reserved behind the data.
-            return self._size - self._end < SECTOR_BYTES
+            # A tear if the file ends where its data does, or if the record says of itself that
+            # it is so long: a process that is killed leaves whole pages of the write behind,
+            # and the file not yet longer. A header changed later would stand alone with that.
+            return self._size - self._end < SECTOR_BYTES or self._says_length(start, length)
         boundary = (stop - 1) // SECTOR_BYTES * SECTOR_BYTES
         missing = stop - self._end
         if missing >= HEADER_BYTES or (missing > 0 and self._end <= boundary and boundary > start):
             return True
         return self._has_empty_sector(start, stop)
 
-    def _whole_behind_bad_header(self, start: int, crc: int | None) -> bool:
-        """True if the record itself is whole, so only its header was changed."""
+    def _says_length(self, start: int, length: int) -> bool:
+        """True if the record at `start` is, by its own fields, as long as its header says."""
+        fields = self._fields(start)
+        return fields is not None and fields[1] + fields[0][0x1A] == start + length
+
+    def _fields(self, start: int) -> tuple[dict[int, int], int] | None:
+        """The numbers of a record with data (the last one is its size) and where that begins."""
         try:
             at = start
             fields = {}
             for tag in (0x08, 0x10, 0x1A):
                 found, at = read_varint(self._data, at)
                 if found != tag:
-                    return False
+                    return None
                 fields[tag], at = read_varint(self._data, at)
         except Malformed:
+            return None
+        return fields, at
+
+    def _whole_behind_bad_header(self, start: int, crc: int | None) -> bool:
+        """True if the record itself is whole, so only its header was changed."""
+        found = self._fields(start)
+        if found is None:
             return False
+        fields, at = found
         stop = at + fields[0x1A]
         if crc is None or stop > self._size or fields[0x1A] > record_bytes_max:
             return False
