@@ -1,6 +1,7 @@
 """Three swarmd managers under cuts, kills and pauses: what clients saw is linearizable.
 
-A few histories here; `make nightly` runs a hundred (`tests/harness/histories.py`).
+A few histories here; `make nightly` runs a hundred (`tests/harness/histories.py`). For more of
+them: SWARMD_HISTORIES=20, from another seed: SWARMD_HISTORY_SEED=7.
 """
 
 from __future__ import annotations
