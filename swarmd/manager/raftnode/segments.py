@@ -268,7 +268,7 @@ class _Scan:
         """The numbers of a record with data (the last one is its size) and where that begins."""
         try:
             at = start
-            fields = {}
+            fields: dict[int, int] = {}
             for tag in (0x08, 0x10, 0x1A):
                 found, at = read_varint(self._data, at)
                 if found != tag:
