@@ -64,6 +64,49 @@ async def test_channel_keeps_order_and_cuts_off_slow_readers() -> None:
         await channel.get()
 
 
+async def test_tasks_cancelled_from_outside_end_cancelled_though_a_child_fails() -> None:
+    begun = asyncio.Event()
+    went_on = False
+
+    async def fails_on_its_way_out() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("connection closed")
+
+    async def tries_again() -> None:
+        nonlocal went_on
+        try:
+            async with Tasks() as tasks:
+                tasks.spawn(fails_on_its_way_out(), "child")
+                await asyncio.Event().wait()
+        except* ValueError:
+            went_on = True
+
+    task = asyncio.ensure_future(tries_again())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not went_on
+
+
+async def test_tasks_in_a_timeout_that_passed_are_a_timeout() -> None:
+    async def fails_on_its_way_out() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            async with Tasks() as tasks:
+                tasks.spawn(fails_on_its_way_out(), "child")
+                await asyncio.Event().wait()
+    await asyncio.sleep(0)  # no cancellation is left over
+
+
 async def test_leaving_tasks_ends_children_and_failures_come_out() -> None:
     ended: list[str] = []
 

@@ -15,15 +15,19 @@ class Tasks:
 
     Unlike `asyncio.TaskGroup`, leaving the block normally does not wait for endless
     children: they are background work of the block and end with it. A child that raises
-    cancels the block and its error comes out of it.
+    cancels the block and its error comes out of it. A block that is cancelled from outside ends
+    cancelled, also when a child fails on its way out: `asyncio.TaskGroup` of 3.11 would raise
+    the child's error then, and whoever handles that goes on as if nobody had asked it to end.
     """
 
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
         self._children: dict[int, asyncio.Task[Any]] = {}
         self._count = 0
+        self._cancels = 0
 
     async def __aenter__(self) -> Self:
+        self._cancels = _cancels()
         await self._group.__aenter__()
         return self
 
@@ -34,7 +38,12 @@ class Tasks:
         trace: TracebackType | None,
     ) -> bool | None:
         self.cancel()
-        await self._group.__aexit__(kind, error, trace)
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as failures:
+            if _cancels() > self._cancels:
+                raise asyncio.CancelledError from failures
+            raise
         return None
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
@@ -50,6 +59,12 @@ class Tasks:
         """Ask every child to stop, in the order they were born."""
         for number in sorted(self._children):
             self._children[number].cancel()
+
+
+def _cancels() -> int:
+    """How often this very task was asked to stop, and did not take it for done."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
