@@ -286,10 +286,23 @@ class Daemon:
         self.post(f"/swarm/update?version={now['Version']['Index']}&{query}", wanted)
 
     def label_self(self, name: str, value: str) -> None:
-        """Set a label on this daemon's own node."""
-        node = self.get(f"/nodes/{self.swarm()['NodeID']}")
-        wanted = node["Spec"] | {"Labels": (node["Spec"].get("Labels") or {}) | {name: value}}
-        self.post(f"/nodes/{node['ID']}/update?version={node['Version']['Index']}", wanted)
+        """Set a label on this daemon's own node; again when the node was written in between.
+
+        The manager writes nodes, too: what they say of themselves, their state.
+        """
+
+        def done() -> bool:
+            node = self.get(f"/nodes/{self.swarm()['NodeID']}")
+            wanted = node["Spec"] | {"Labels": (node["Spec"].get("Labels") or {}) | {name: value}}
+            try:
+                self.post(f"/nodes/{node['ID']}/update?version={node['Version']['Index']}", wanted)
+            except Refused as error:
+                if "update out of sequence" in str(error):
+                    return False
+                raise
+            return True
+
+        wait_until(f"{name} is labelled", done, 20)
 
     def nodes(self) -> dict[str, str]:
         """Host name -> state of every node that described itself."""
