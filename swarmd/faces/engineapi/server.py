@@ -13,21 +13,16 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-from aiohttp import web
 
 from swarmd.base.aio import Tasks
 from swarmd.faces.engineapi.app import EngineAPI
 from swarmd.faces.engineapi.call import body_bytes_max
-from swarmd.faces.http.hijack import Handler
+from swarmd.faces.http.server import RawServer
 from swarmd.faces.http.tls import secured
 
 logger = logging.getLogger("engineapi")
 
 SOCKET_MODE = 0o660
-# What requests in progress get to finish; streams that would go on are cut off then.
-SHUTDOWN_SECONDS = 1.0
 PROBE_SECONDS = 1.0
 # How many connections may wait to be accepted.
 backlog_max = 512
@@ -64,10 +59,11 @@ class APIServer:
     async def run(self, ready: asyncio.Event) -> None:
         """Listen, set `ready`, serve; raise what broke. Sockets are removed at the end."""
         self._api.broken = asyncio.get_running_loop().create_future()
-        web_server = _WebServer(self._api)
+        web_server = RawServer(self._api.handle, body_bytes_max)
         async with AsyncExitStack() as stack:
             # Unwound from below: listeners close first, so nobody comes in any more.
-            stack.push_async_callback(_shut_down, web_server, self._api)
+            stack.push_async_callback(web_server.shut_down)
+            stack.callback(self._api.events.end)
             tasks = await stack.enter_async_context(Tasks())
             tasks.spawn(self._api.events.run(), "engineapi-events")
             for path in self._unix_paths:
@@ -78,44 +74,7 @@ class APIServer:
             await self._api.broken
 
 
-async def _shut_down(web_server: _WebServer, api: EngineAPI) -> None:
-    api.events.end()
-    web_server.pre_shutdown()
-    # A little before aiohttp gives up waiting, so that it sees the handlers end.
-    loop = asyncio.get_running_loop()
-    hang_up = loop.call_later(SHUTDOWN_SECONDS * 0.8, web_server.hang_up)
-    await web_server.shutdown(SHUTDOWN_SECONDS)
-    hang_up.cancel()
-
-
-class _WebServer(web.Server):
-    """aiohttp's low-level server with our connection class; no access log, no router."""
-
-    def __init__(self, api: EngineAPI) -> None:
-        super().__init__(api.handle, request_factory=_make_request, access_log=None)
-
-    def __call__(self) -> Handler:
-        return Handler(self, loop=self._loop, **self._kwargs)
-
-    def hang_up(self) -> None:
-        """End what waits on the engine for a client: logs that are followed, raw streams."""
-        for connection in self.connections:
-            if isinstance(connection, Handler):
-                connection.abandon()
-
-
-def _make_request(
-    message: Any, payload: Any, protocol: Any, writer: Any, task: Any
-) -> web.BaseRequest:
-    loop = asyncio.get_running_loop()
-    return web.BaseRequest(
-        message, payload, protocol, writer, task, loop, client_max_size=body_bytes_max
-    )
-
-
-async def _listen_unix(
-    stack: AsyncExitStack, web_server: _WebServer, path: str, group: str
-) -> None:
+async def _listen_unix(stack: AsyncExitStack, web_server: RawServer, path: str, group: str) -> None:
     _remove_stale(path)
     # Born closed to others; opened to the group once its owner is right.
     before = os.umask(0o177)
@@ -175,7 +134,7 @@ def _named(files: str) -> Iterator[None]:
         raise OSError(f"TLS files {files}: {error.strerror or error}") from error
 
 
-async def _listen_tcp(stack: AsyncExitStack, web_server: _WebServer, listen: TcpListen) -> int:
+async def _listen_tcp(stack: AsyncExitStack, web_server: RawServer, listen: TcpListen) -> int:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     with _named(f"{listen.cert_file} with {listen.key_file}"):

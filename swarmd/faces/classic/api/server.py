@@ -8,21 +8,17 @@ import os
 import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
-
-from aiohttp import web
 
 from swarmd.base.errors import InvalidArgument
 from swarmd.faces.classic.api.app import ClassicAPI
 from swarmd.faces.classic.api.call import body_bytes_max
 from swarmd.faces.classic.discovery.entries import split_host_port
 from swarmd.faces.classic.discovery.server import is_loopback
-from swarmd.faces.http.hijack import Handler
+from swarmd.faces.http.server import RawServer
 from swarmd.faces.http.tls import secured
 
 log = logging.getLogger("classic")
 
-SHUTDOWN_SECONDS = 1.0
 backlog_max = 512
 
 
@@ -41,9 +37,9 @@ class ClassicServer:
     async def run(self, ready: asyncio.Event) -> None:
         """Listen, set `ready`, serve; raise what broke."""
         self._api.broken = asyncio.get_running_loop().create_future()
-        web_server = _WebServer(self._api)
+        web_server = RawServer(self._api.handle, body_bytes_max)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(_shut_down, web_server)
+            stack.push_async_callback(web_server.shut_down)
             for kind, host, port in self._listens:
                 if kind == "unix":
                     await _listen_unix(stack, web_server, host)
@@ -53,7 +49,7 @@ class ClassicServer:
             await self._api.broken
 
     async def _listen_tcp(
-        self, stack: AsyncExitStack, web_server: _WebServer, host: str, port: int
+        self, stack: AsyncExitStack, web_server: RawServer, host: str, port: int
     ) -> None:
         if self._context is None and not is_loopback(host):
             log.warning(
@@ -85,31 +81,7 @@ def parse_host(text: str) -> tuple[str, str, int]:
     return "tcp", host, int(port)
 
 
-class _WebServer(web.Server):
-    """aiohttp's low-level server with the connection class that can turn raw."""
-
-    def __init__(self, api: ClassicAPI) -> None:
-        super().__init__(api.handle, request_factory=_make_request, access_log=None)
-
-    def __call__(self) -> Handler:
-        return Handler(self, loop=self._loop, **self._kwargs)
-
-    def hang_up(self) -> None:
-        """End what waits on an engine for a client."""
-        for connection in self.connections:
-            if isinstance(connection, Handler):
-                connection.abandon()
-
-
-async def _shut_down(web_server: _WebServer) -> None:
-    web_server.pre_shutdown()
-    loop = asyncio.get_running_loop()
-    hang_up = loop.call_later(SHUTDOWN_SECONDS * 0.8, web_server.hang_up)
-    await web_server.shutdown(SHUTDOWN_SECONDS)
-    hang_up.cancel()
-
-
-async def _listen_unix(stack: AsyncExitStack, web_server: _WebServer, path: str) -> None:
+async def _listen_unix(stack: AsyncExitStack, web_server: RawServer, path: str) -> None:
     before = os.umask(0o177)  # root on all nodes: for the owner only
     try:
         server = await asyncio.get_running_loop().create_unix_server(
@@ -126,12 +98,3 @@ def _remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
-
-
-def _make_request(
-    message: Any, payload: Any, protocol: Any, writer: Any, task: Any
-) -> web.BaseRequest:
-    loop = asyncio.get_running_loop()
-    return web.BaseRequest(
-        message, payload, protocol, writer, task, loop, client_max_size=body_bytes_max
-    )
