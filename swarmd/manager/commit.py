@@ -214,6 +214,8 @@ class Committer:
         invariant(batch is not None, "an entry was committed that nobody proposed")
         assert batch is not None
         if batch.split is None:
+            # Told first, the callers go on (in the loop's next turn) before those who watch.
+            self._settle(batch.calls)
             self._store.commit(batch.tx, index)
             self._finish(batch.calls)
             return
@@ -232,6 +234,7 @@ class Committer:
         invariant(batch is not None, "an entry was committed that nobody proposed")
         assert batch is not None
         self._store.apply(batch.tx.actions[batch.split :], index)
+        self._settle(batch.calls)
         self._finish(batch.calls)
 
     def _failed(self, error: Exception) -> None:
@@ -244,9 +247,11 @@ class Committer:
         self._batch = None
         self._expected = len(calls) + len(self._queue)
         _changes.inc(len(calls))
+        self._go_on()
+
+    def _settle(self, calls: Sequence[_Call]) -> None:
         for call in calls:
             call.settle()
-        self._go_on()
 
     def _go_on(self) -> None:
         if self._queue:

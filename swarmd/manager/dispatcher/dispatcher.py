@@ -227,7 +227,7 @@ class Dispatcher:
         view = self._store.view()
         cluster = view.cluster()
         message = api.SessionMessage(session_id=session_id, node=view.get(api.Node, node_id))
-        for manager_id, addr in self._list_managers():
+        for manager_id, addr in self._managers:
             message.managers.add(
                 peer=api.Peer(node_id=manager_id, addr=addr), weight=manager_weight
             )

@@ -7,6 +7,7 @@ not a callback per stream. A listener only learns *what to look at again*.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,19 +16,37 @@ from swarmd.base.aio import until
 from swarmd.cluster.store import Action, Batch, Event
 
 
+# News that a node does nothing about reach it at most this often: label scripts change the same
+# nodes again and again, and telling a node costs as much as the change itself.
+idle_news_seconds = 1.0
+
+
 class Listener:
     """What one stream has to look at again. One reader."""
 
-    __slots__ = ("_wake", "tasks", "volumes")
+    __slots__ = ("_later", "_told_at", "_wake", "tasks", "volumes")
 
     def __init__(self) -> None:
         self._wake = asyncio.Event()
+        self._told_at = -math.inf
+        self._later: asyncio.TimerHandle | None = None
         self.tasks: dict[str, None] = {}  # ids, in the order they changed
         self.volumes: dict[str, None] = {}
 
     def wake(self) -> None:
         """Let the reader look again."""
         self._wake.set()
+
+    def wake_in_time(self) -> None:
+        """Let the reader look again, `idle_news_seconds` after it did so last."""
+        if self._later is not None or self._wake.is_set():
+            return
+        loop = asyncio.get_running_loop()
+        left = self._told_at + idle_news_seconds - loop.time()
+        if left > 0:
+            self._later = loop.call_later(left, self._wake.set)
+        else:
+            self._wake.set()
 
     async def wait(self, seconds: float | None = None) -> bool:
         """Wait for a change since the last `wait`; False when `seconds` passed first."""
@@ -36,7 +55,15 @@ class Listener:
         elif not await until(self._wake, seconds):
             return False
         self._wake.clear()
+        self._told_at = asyncio.get_running_loop().time()
+        self.end()
         return True
+
+    def end(self) -> None:
+        """Forget what was put off."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
 
 
 class Ears:
@@ -53,6 +80,7 @@ class Ears:
         try:
             yield listener
         finally:
+            listener.end()
             listeners = self._by_node[node_id]
             del listeners[id(listener)]
             if not listeners:
@@ -67,6 +95,11 @@ class Ears:
         """Wake the streams of one node."""
         for listener in self.of(node_id):
             listener.wake()
+
+    def wake_in_time(self, node_id: str) -> None:
+        """Wake the streams of one node for something that need not be told at once."""
+        for listener in self.of(node_id):
+            listener.wake_in_time()
 
     def wake_all(self) -> None:
         """Wake the streams of all nodes."""
@@ -124,7 +157,10 @@ class Hub:
     def _on_node(self, event: Event, node: api.Node) -> None:
         if event.action is Action.DELETE:
             self._on_node_deleted(node.id)
-        self.sessions.wake(node.id)
+        if isinstance(event.old, api.Node) and _only_named_anew(event.old, node):
+            self.sessions.wake_in_time(node.id)
+        else:
+            self.sessions.wake(node.id)
 
     def _on_volume(self, event: Event, volume: api.Volume) -> None:
         node_ids = {status.node_id: None for status in volume.publish_status}
@@ -134,3 +170,18 @@ class Hub:
             for listener in self.assignments.of(node_id):
                 listener.volumes[volume.id] = None
                 listener.wake()
+
+
+def _only_named_anew(old: api.Node, new: api.Node) -> bool:
+    """Whether a node has other labels or another name now, and all it acts upon is the same."""
+    return (
+        old.spec.annotations != new.spec.annotations
+        and _acted_upon(old) == _acted_upon(new)
+        and old.certificate == new.certificate
+        and old.status == new.status
+    )
+
+
+def _acted_upon(node: api.Node) -> tuple[object, ...]:
+    spec = node.spec
+    return spec.desired_role, spec.membership, spec.availability, node.role, list(node.attachments)
