@@ -11,6 +11,7 @@ from multidict import CIMultiDict
 
 from swarmd.faces.engineapi.convert.fields import Fields
 from swarmd.faces.engineapi.errors import Refusal, bad_request
+from swarmd.faces.http.ready import Heads, Ready
 from swarmd.faces.http.relay import say_continue
 
 # Request bodies the cluster itself reads: configs carry 1,000 KiB as base64.
@@ -37,16 +38,16 @@ class Replies:
                 "Server": server,
             }
         )
-        self._json: CIMultiDict[str] = CIMultiDict(self.common)
-        self._json["Content-Type"] = "application/json"
+        self._empty = Heads(self.common)
+        self._json = Heads({**self.common, "Content-Type": "application/json"})
 
-    def json(self, value: Any, status: int = 200) -> web.Response:
+    def json(self, value: Any, status: int = 200) -> web.StreamResponse:
         """`value` as JSON."""
-        return web.Response(body=encode_json(value), status=status, headers=self._json)
+        return Ready(self._json, encode_json(value), status)
 
-    def empty(self, status: int = 200) -> web.Response:
+    def empty(self, status: int = 200) -> web.StreamResponse:
         """No body."""
-        return web.Response(status=status, headers=self.common)
+        return Ready(self._empty, b"", status)
 
     def text(self, body: bytes, status: int = 200) -> web.Response:
         """Plain text."""
@@ -54,7 +55,7 @@ class Replies:
         headers["Content-Type"] = "text/plain; charset=utf-8"
         return web.Response(body=body, status=status, headers=headers)
 
-    def error(self, status: int, message: str) -> web.Response:
+    def error(self, status: int, message: str) -> web.StreamResponse:
         """The JSON every error comes as."""
         return self.json({"message": message}, status)
 
