@@ -49,15 +49,21 @@ class SeededEntropy:
         return self._random.uniform(low, high)
 
 
+_TEN_DIGITS = 36**10
+
+
 def base36(number: int) -> str:
     """Write a non-negative integer in base 36, lower case, without padding."""
     if number == 0:
         return "0"
     digits = []
     while number:
-        number, rest = divmod(number, 36)
-        digits.append(DIGITS[rest])
-    return "".join(reversed(digits))
+        # Ten at a time: dividing the long number is what costs.
+        number, part = divmod(number, _TEN_DIGITS)
+        for _ in range(10):
+            part, rest = divmod(part, 36)
+            digits.append(DIGITS[rest])
+    return "".join(reversed(digits)).lstrip("0")
 
 
 def new_id(entropy: Entropy) -> str:

@@ -76,6 +76,8 @@ async def start_root_rotation(
     Raises `InvalidArgument`, `Internal` or `CAError` with the stock texts.
     """
     config = spec.ca_config
+    if _nothing_wished(cluster.root_ca, config):
+        return _copy(cluster.root_ca)
     current_cert = pem.normalize(cluster.root_ca.ca_cert)
     wish = _Wish(
         current=cluster.root_ca,
@@ -100,6 +102,17 @@ async def start_root_rotation(
     if not wish.cert:
         return await _without_cert(wish, asker, old_urls, entropy)
     return await _with_cert(wish, asker, old_urls)
+
+
+def _nothing_wished(current: api.RootCA, config: api.CAConfig) -> bool:
+    """Whether a settled root stays as it is: so it is with nearly every change of a cluster."""
+    return (
+        bool(current.ca_key)
+        and not current.HasField("root_rotation")
+        and not config.signing_ca_cert
+        and not config.signing_ca_key
+        and config.force_rotate == current.last_forced_rotation
+    )
 
 
 async def _without_cert(
