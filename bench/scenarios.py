@@ -43,16 +43,16 @@ class Sizes:
 
     inits: int = 12
     joins: int = 12
-    rotations: int = 30
+    rotations: int = 100
     writer_nodes: int = 320
     writer_rounds: int = 10
-    writer_passes: int = 4
+    writer_passes: int = 12
     writers: int = 32
     fleet: int = 500
-    fleet_rounds: int = 3
-    idle_seconds: float = 10.0
+    fleet_rounds: int = 10
+    idle_seconds: float = 5.0
     settle_seconds: float = 10.0
-    steady_seconds: float = 30.0
+    steady_seconds: float = 20.0
     starts: int = 12
 
 

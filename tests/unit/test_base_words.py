@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,38 @@ async def test_lane_runs_in_order() -> None:
     await asyncio.gather(*(lane.run(lambda n=n: order.append(n)) for n in range(20)))
     assert order == list(range(20))
     lane.close()
+
+
+async def test_a_lane_tells_what_went_wrong_and_goes_on() -> None:
+    lane = Lane("test")
+    with pytest.raises(ZeroDivisionError):
+        await lane.run(lambda: 1 // 0)
+    assert await lane.run(lambda: 7) == 7
+    lane.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await lane.run(lambda: 7)
+
+
+async def test_a_lane_skips_what_nobody_waits_for_and_finishes_what_it_began() -> None:
+    lane = Lane("test")
+    begun, go, done = threading.Event(), threading.Event(), []
+
+    def slow() -> None:
+        begun.set()
+        assert go.wait(10)
+        done.append("begun")
+
+    async with Tasks() as tasks:
+        running = tasks.spawn(lane.run(slow), "begun")
+        waiting = tasks.spawn(lane.run(lambda: done.append("waiting")), "waiting")
+        await asyncio.to_thread(begun.wait, 10)
+        for task in (running, waiting):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    go.set()
+    lane.close()
+    assert done == ["begun"]
 
 
 @pytest.mark.parametrize("style", ["text", "json"])

@@ -24,7 +24,7 @@ from swarmd.base.errors import (
 )
 from swarmd.base.timestamps import timestamp
 from swarmd.cluster.store import Store, edit
-from swarmd.manager.dispatcher import Dispatcher, dispatcher, tenure
+from swarmd.manager.dispatcher import Dispatcher, dispatcher, hub, tenure
 from tests.harness.localstore import Caller, FixedMembers, LocalCommitter, Manager
 
 S = api.TaskState
@@ -879,3 +879,97 @@ async def test_streams_leave_no_trace(world: World) -> None:
         await session.aclose()
         assert not hub.sessions.of("a")
         assert not hub.assignments.of("a")
+
+
+# News that need not hurry -----------------------------------------------------------------
+
+
+def relabel(world: World, value: str) -> None:
+    world.edit(api.Node, "a", lambda node: node.spec.annotations.labels.update(rack=value))
+
+
+def racks(told: list[api.SessionMessage]) -> list[str]:
+    return [message.node.spec.annotations.labels.get("rack", "") for message in told]
+
+
+@asynccontextmanager
+async def told_of(world: World) -> AsyncIterator[list[api.SessionMessage]]:
+    """What node a is told while the block lasts; it has registered before."""
+    stream, _ = await world.register()
+    told: list[api.SessionMessage] = []
+
+    async def listen() -> None:
+        async for message in stream:
+            told.append(message)
+
+    async with Tasks() as tasks:
+        tasks.spawn(listen(), "node")
+        yield told
+
+
+async def turns() -> None:
+    """Let everything that can run do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_labels_are_told_at_once_and_then_no_more_for_a_while(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "idle_news_seconds", 3600.0)
+    async with world.leading(), told_of(world) as told:
+        await turns()
+        relabel(world, "1")
+        await turns()
+        assert racks(told) == ["1"]
+        for value in ("2", "3"):
+            relabel(world, value)
+            await turns()
+        assert racks(told) == ["1"]
+        # What a node acts upon does not wait, and takes the labels along.
+        drain = api.NodeSpec.Availability.DRAIN
+        world.edit(api.Node, "a", lambda node: setattr(node.spec, "availability", drain))
+        await turns()
+        assert racks(told) == ["1", "3"]
+        assert told[-1].node.spec.availability == drain
+
+
+async def test_labels_that_waited_are_told_in_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "idle_news_seconds", 0.05)
+    async with world.leading():
+        stream, _ = await world.register()
+        relabel(world, "1")
+        told = [await soon(stream)]
+        for value in ("2", "3"):
+            relabel(world, value)
+        told.append(await soon(stream))
+        assert racks(told) == ["1", "3"]
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("change", ["role", "certificate", "membership", "status"])
+async def test_what_a_node_acts_upon_never_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(hub, "idle_news_seconds", 3600.0)
+
+    def act(node: api.Node) -> None:
+        node.spec.annotations.labels["rack"] = "9"
+        if change == "role":
+            node.role = api.NodeRole.MANAGER
+        elif change == "certificate":
+            node.certificate.status.state = api.IssuanceStatus.State.ROTATE
+        elif change == "membership":
+            node.spec.membership = api.NodeSpec.Membership.PENDING
+        else:
+            node.status.message = "heard"
+
+    async with world.leading(), told_of(world) as told:
+        await turns()
+        relabel(world, "1")
+        await turns()
+        world.edit(api.Node, "a", act)
+        await turns()
+        assert racks(told) == ["1", "9"]

@@ -15,7 +15,6 @@ from swarmd import api
 from swarmd.base.aio import until
 from swarmd.cluster.store import Action, Batch, Event
 
-
 # News that a node does nothing about reach it at most this often: label scripts change the same
 # nodes again and again, and telling a node costs as much as the change itself.
 idle_news_seconds = 1.0
