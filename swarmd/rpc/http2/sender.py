@@ -16,14 +16,14 @@ TAKE_BYTES = 65_536
 class Sender:
     """Collects frames until they are taken; data that has no window waits with its stream.
 
-    `answered` is called when the last frame of an answer was made.
+    `sent` is called when the last frame we send on a stream was made.
     """
 
     __slots__ = (
-        "_answered",
         "_fresh",
         "_out",
         "_ready",
+        "_sent",
         "_table_update",
         "_window",
         "frame_max",
@@ -32,8 +32,8 @@ class Sender:
         "untaken",
     )
 
-    def __init__(self, answered: Callable[[Stream], None]) -> None:
-        self._answered = answered
+    def __init__(self, sent: Callable[[Stream], None]) -> None:
+        self._sent = sent
         self._out: list[bytes] = []
         self._ready: deque[Stream] = deque()
         self._window = self.initial_window = wire.WINDOW_DEFAULT
@@ -73,7 +73,7 @@ class Sender:
         stream.answering = self._fresh = True
         self.put(wire.headers_frames(stream.id, block, flags, self.frame_max))
         if flags & wire.END_STREAM:
-            self._answered(stream)
+            self._sent(stream)
 
     def data(self, stream: Stream, data: bytes) -> None:
         """Data of a stream; it waits with the stream until there is a window for it."""
@@ -119,7 +119,7 @@ class Sender:
                 )
             )
         )
-        self._answered(stream)
+        self._sent(stream)
 
     def _fits(self, stream: Stream, size: int) -> bool:
         return size <= self._window and size <= stream.send_window and size <= self.frame_max
