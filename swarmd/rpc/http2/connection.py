@@ -114,14 +114,9 @@ class Connection(Endpoint[Stream]):
             raise ConnectionFault(wire.ENHANCE_YOUR_CALM, "too many calls withdrawn")
 
     def _rst_stream(self, number: int, flags: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise ConnectionFault(wire.FRAME_SIZE_ERROR, "RST_STREAM of the wrong size")
-        stream = self._known(number, "RST_STREAM")
+        stream = self._reset_stream(number, payload)
         if stream is None:
-            if self._late.pop(number, None) is None:
-                self._useless()
             return
-        stream.ended = True
         listener = stream.listener
         self._forget(stream)
         listener.cut()

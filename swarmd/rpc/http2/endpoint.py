@@ -63,7 +63,9 @@ class Endpoint(abc.ABC, Generic[AnyStream]):
         super().__init_subclass__()
         cls._rules = tuple(getattr(cls, name) for name in _RULES)
 
-    def __init__(self, window_bytes: int, useless_max: int, settings: dict[int, int]) -> None:
+    def __init__(
+        self, window_bytes: int, useless_max: int, settings: dict[int, int], preface: bytes = b""
+    ) -> None:
         """`window_bytes`: what one stream may bring unread; the connection gets four times as
         much. `useless_max`: frames that achieve nothing, at once; as many per 4 s."""
         self._window_bytes = window_bytes
@@ -93,7 +95,7 @@ class Endpoint(abc.ABC, Generic[AnyStream]):
             wire.INITIAL_WINDOW_SIZE: window_bytes,
             wire.MAX_HEADER_LIST_SIZE: LIST_BYTES_MAX,
         }
-        self.sender.put(frame(wire.SETTINGS, 0, 0, wire.settings_payload(settings)))
+        self.sender.put(preface + frame(wire.SETTINGS, 0, 0, wire.settings_payload(settings)))
         more = self._receive_window - wire.WINDOW_DEFAULT
         if more:
             self.sender.put(frame(wire.WINDOW_UPDATE, 0, 0, wire.number(more)))
@@ -304,6 +306,17 @@ class Endpoint(abc.ABC, Generic[AnyStream]):
     @abc.abstractmethod
     def _rst_stream(self, number: int, flags: int, payload: bytes) -> None:
         """The peer ends a stream."""
+
+    def _reset_stream(self, number: int, payload: bytes) -> AnyStream | None:
+        """The open stream that a RST_STREAM ends."""
+        if len(payload) != 4:
+            raise ConnectionFault(wire.FRAME_SIZE_ERROR, "RST_STREAM of the wrong size")
+        stream = self._known(number, "RST_STREAM")
+        if stream is not None:
+            stream.ended = True
+        elif self._late.pop(number, None) is None:
+            self._useless()
+        return stream
 
     def _settings(self, number: int, flags: int, payload: bytes) -> None:
         if number:

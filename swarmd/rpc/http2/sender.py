@@ -90,11 +90,18 @@ class Sender:
         self.wake(stream)
 
     def finish(self, stream: Stream, block: bytes) -> None:
-        """Trailers, behind all data."""
+        """Trailers, behind all data; without any (as requests end) just the end."""
         if stream.pending:
             stream.tail = block
         else:
+            self._end(stream, block)
+
+    def _end(self, stream: Stream, block: bytes) -> None:
+        if block:
             self.headers(stream, block, wire.END_STREAM)
+        else:
+            self.put(frame(wire.DATA, wire.END_STREAM, stream.id))
+            self._sent(stream)
 
     def respond(self, stream: Stream, head: bytes, data: bytes, tail: bytes) -> None:
         """Headers, one message and trailers; in the usual case as one piece of bytes."""
@@ -116,6 +123,35 @@ class Sender:
                     data,
                     HEAD.pack(0, len(tail), wire.HEADERS, end, number),
                     tail,
+                )
+            )
+        )
+        self._sent(stream)
+
+    def ask(self, stream: Stream, head: bytes, data: bytes) -> None:
+        """Headers and one message, which is all; in the usual case as one piece of bytes."""
+        size, length = len(data), len(head)
+        if (
+            self._table_update
+            or self.held
+            or length > self.frame_max
+            or not self._fits(stream, size)
+        ):
+            self.headers(stream, head, 0)
+            self.data(stream, data)
+            self.finish(stream, b"")
+            return
+        self._window -= size
+        stream.send_window -= size
+        self._fresh = True
+        number = stream.id
+        self.put(
+            b"".join(
+                (
+                    HEAD.pack(length >> 8, length & 0xFF, wire.HEADERS, wire.END_HEADERS, number),
+                    head,
+                    HEAD.pack(size >> 8, size & 0xFF, wire.DATA, wire.END_STREAM, number),
+                    data,
                 )
             )
         )
@@ -179,6 +215,6 @@ class Sender:
             if pending:
                 self.wake(stream)
             elif stream.tail is not None:
-                self.headers(stream, stream.tail, wire.END_STREAM)
+                self._end(stream, stream.tail)
             else:
                 stream.listener.drained()
