@@ -185,18 +185,12 @@ def test_messages_that_cannot_be_taken(data: bytes, text: str) -> None:
     assert at.client.usable and not at.client.streams
 
 
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        (frame("DATA", 1, message(b"x"), 1), "without sending trailers"),
-        (frame("DATA", 1, message(b"x"), 1), "without sending trailers"),
-    ],
-)
-def test_an_end_without_trailers(data: bytes, text: str) -> None:
+@pytest.mark.parametrize("body", [b"", message(b"x"), b"\0\0"])
+def test_an_end_without_trailers(body: bytes) -> None:
     at = far()
     answer, _ = at.ask()
-    at.say(at.headers(1), data)
-    assert answer.error is not None and text in answer.error.message
+    at.say(at.headers(1), frame("DATA", 1, body, 1))
+    assert answer.error is not None and "without sending trailers" in answer.error.message
 
 
 def test_half_a_message_is_none() -> None:
