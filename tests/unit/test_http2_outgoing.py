@@ -7,8 +7,8 @@ import struct
 import pytest
 
 from swarmd.base.errors import Code, DeadlineExceeded, InvalidArgument
-from swarmd.rpc.http2 import outgoing, response, wire
-from swarmd.rpc.http2.headers import LIST_BYTES_MAX
+from swarmd.rpc.http2 import outgoing, request, response, wire
+from swarmd.rpc.http2.headers import LIST_BYTES_MAX, HeaderReader
 from swarmd.rpc.http2.outgoing import Outgoing
 from swarmd.rpc.peer import ClosedHere, Disconnected
 from tests.harness.h2peer import Frame, frame, message, number, settings
@@ -60,6 +60,21 @@ def test_a_call_from_end_to_end() -> None:
     assert not at.client.streams and exchange.over
     exchange.withdraw()
     assert at.heard() == []
+
+
+def test_what_our_servers_say_is_known_by_its_bytes() -> None:
+    reader = HeaderReader()
+    for block, fields in outgoing._OURS.items():
+        assert reader.read(block) == fields
+    assert not reader._table.dynamic_entries
+    at = far()
+    answer, _ = at.ask()
+    at.say(
+        frame("HEADERS", 1, request.HEAD, 4),
+        frame("DATA", 1, message(b"y")),
+        frame("HEADERS", 1, request.OK_TAIL, 5),
+    )
+    assert answer.result == b"y"
 
 
 def test_numbers_of_streams_are_odd_and_used_once() -> None:
