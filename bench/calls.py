@@ -1,12 +1,16 @@
 """What one unary call, and one idle connection, cost the manager port: CPU and memory.
 
     python -m bench.calls [--rounds 12] [--calls 1500] [--pause MS] [--connections 200]
+    python -m bench.calls --between-managers [--rounds 6] [--calls 1000]
 
 The server runs in a process of its own with the real front, role check and metrics; its
 handlers do next to nothing. Calls are heartbeats of a worker over established TLS, one in
 flight at a time, over several connections in turn: as nodes make them. Its processor time is
 read from the kernel. With a pause between them calls find the caches cold and a server that
 sleeps, as in a fleet: they cost more then. An idle connection holds a worker's three streams.
+
+Between managers the caller is what is measured: a Raft message with an entry of 300 bytes, one
+after the other on one connection, by gRPC's client and by our own, round by round in turn.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +32,9 @@ import uvloop
 
 from bench.managers import cpu_seconds, rss_bytes
 from swarmd import api
+from swarmd.api import raftpb
 from swarmd.base.errors import SwarmError
-from swarmd.rpc.client import dial
+from swarmd.rpc.client import dial, dial_manager
 from swarmd.rpc.peer import Peer
 from swarmd.rpc.streams import as_generator
 from swarmd.rpc.tls import Credentials
@@ -71,8 +77,8 @@ async def serve() -> None:
     root = Root()
     services = dummy_services([], handlers())
     async with serving(services, root.issue("m1", "swarm-manager")) as server:
-        worker = root.issue("w1")
-        parts = [worker.roots_pem, worker.cert_pem, worker.key_pem]
+        peers = (root.issue("w1"), root.issue("m2", "swarm-manager"))
+        parts = [part for peer in peers for part in (peer.roots_pem, peer.cert_pem, peer.key_pem)]
         told = [server.port, *((part or b"").decode() for part in parts)]
         print(json.dumps(told), flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
@@ -117,6 +123,29 @@ async def cost_of_idling(pid: int, address: str, worker: Credentials, connection
     return (after - before) / connections / 1000
 
 
+async def between_managers(pid: int, address: str, manager: Credentials, given: Any) -> None:
+    """What a Raft message costs its sender and its receiver, and how long it takes."""
+    message = raftpb.Message(type=raftpb.MsgApp, to=2, term=4, index=7, commit=7)
+    message.entries.add(Term=4, Index=8, Data=bytes(300))
+    ways = {"grpcio": await dial(address, manager), "our own": await dial_manager(address, manager)}
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
+    for number in range(given.rounds + 1):
+        for name, caller in ways.items():
+            loop = asyncio.get_running_loop()
+            before = (time.process_time(), cpu_seconds(pid), loop.time())
+            for _ in range(given.calls):
+                request = api.ProcessRaftMessageRequest(message=message)
+                await caller.unary("Raft/ProcessRaftMessage", request, timeout=2.0)
+            after = (time.process_time(), cpu_seconds(pid), loop.time())
+            used = [(b - a) / given.calls * 1e6 for a, b in zip(before, after, strict=True)]
+            if number:  # the first round warms up
+                found[name].append((used[0], used[1], used[2]))
+    for name, caller in ways.items():
+        await caller.close()
+        for at, what in enumerate(("us CPU of the sender", "us CPU of the receiver", "us in all")):
+            spread(f"Raft message by {name}", what, [values[at] for values in found[name]])
+
+
 def spread(name: str, unit: str, values: list[float]) -> None:
     """One line: median, smallest, largest, n."""
     middle = statistics.median(values)
@@ -138,8 +167,12 @@ async def measure(given: argparse.Namespace) -> None:
     assert server.stdin is not None and server.stdout is not None
     try:
         port, *parts = json.loads(server.stdout.readline())
-        worker = Credentials(*(part.encode() for part in parts))
+        worker = Credentials(*(part.encode() for part in parts[:3]))
         address = f"127.0.0.1:{port}"
+        if given.between_managers:
+            manager = Credentials(*(part.encode() for part in parts[3:]))
+            await between_managers(server.pid, address, manager, given)
+            return
         callers = [await dial(address, worker) for _ in range(LANES)]
         await cost_of_calls(server.pid, callers, given, 5.0)
         with_limit, without = [], []
@@ -165,6 +198,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1500)
     parser.add_argument("--pause", type=float, default=0.0, help="ms between calls")
     parser.add_argument("--connections", type=int, default=200)
+    parser.add_argument("--between-managers", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     work = serve() if given.serve else measure(given)

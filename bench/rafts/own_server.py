@@ -33,7 +33,7 @@ from swarmd.manager.commit import Committer
 from swarmd.manager.peers import Peers
 from swarmd.manager.raftnode import Membership, NotMember, Place, RaftNode
 from swarmd.manager.raftservice import RaftService
-from swarmd.rpc.client import dial
+from swarmd.rpc.client import dial_manager
 from swarmd.rpc.server import Credentials, Server
 from tests.wire.rpc_kit import ORGANIZATION
 
@@ -68,7 +68,9 @@ class Member:
         self._clock, self._entropy = SystemClock(), SystemEntropy()
         self._credentials = credentials
         self._store, self._opened = Store(), asyncio.Event()
-        self._peers = Peers(lambda addr: dial(addr, credentials), self._entropy, lambda: None)
+        self._peers = Peers(
+            lambda addr: dial_manager(addr, credentials), self._entropy, lambda: None
+        )
         self._addr = ""
         self._node: RaftNode | None = None
 

@@ -43,7 +43,7 @@ from swarmd.manager.roles import RoleEffects
 from swarmd.manager.services.health import Health
 from swarmd.manager.services.resource import ResourceAllocator
 from swarmd.manager.services.watchapi import Watch
-from swarmd.rpc.client import MANAGER_NAME, dial
+from swarmd.rpc.client import MANAGER_NAME, dial_manager
 from swarmd.rpc.inprocess import InProcess
 from swarmd.rpc.peer import MANAGER_ROLE, Caller, Peer
 from swarmd.rpc.server import Credentials, Server
@@ -191,7 +191,7 @@ class Manager:
         return Credentials(roots, pair.cert_pem, pair.key_pem)
 
     async def _dial_manager(self, addr: str, name: str = MANAGER_NAME) -> Caller:
-        return await dial(
+        return await dial_manager(
             addr,
             self.credentials(),
             server_name=name,

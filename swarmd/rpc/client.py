@@ -1,7 +1,7 @@
-"""Calls to a manager: `dial` it, then use the `Caller`.
+"""Calls to a manager: `dial` it, then use the `Caller`. Managers `dial_manager` each other.
 
-gRPC's library is loaded with the first connection only: a manager that calls nobody, as most
-are at their start, is up sooner and smaller without it.
+gRPC's library is loaded with the first connection that needs it only: whoever makes no such
+calls, as managers that open no streams to each other, is up sooner and smaller without it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from swarmd.rpc.peer import Caller, Metadata
 from swarmd.rpc.tls import Credentials
 
 if TYPE_CHECKING:
+    from swarmd.rpc.unarycaller import UnaryCaller
     from swarmd.rpc.wirecaller import WireCaller
 
-__all__ = ["CA_NAME", "MANAGER_NAME", "Caller", "Credentials", "Metadata", "dial"]
+__all__ = ["CA_NAME", "MANAGER_NAME", "Caller", "Credentials", "Metadata", "dial", "dial_manager"]
 
 
 async def dial(
@@ -38,6 +39,25 @@ async def dial(
     from swarmd.rpc.wirecaller import WireCaller
 
     caller = WireCaller(
+        addr, credentials, server_name, timeout, clock or SystemClock(), entropy or SystemEntropy()
+    )
+    await caller.connect()
+    return caller
+
+
+async def dial_manager(
+    addr: str,
+    credentials: Credentials,
+    *,
+    server_name: str = MANAGER_NAME,
+    timeout: float = 5.0,
+    clock: Clock | None = None,
+    entropy: Entropy | None = None,
+) -> UnaryCaller:
+    """As `dial`, for a caller that makes many unary calls and hardly any streams."""
+    from swarmd.rpc.unarycaller import UnaryCaller
+
+    caller = UnaryCaller(
         addr, credentials, server_name, timeout, clock or SystemClock(), entropy or SystemEntropy()
     )
     await caller.connect()

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from swarmd.api import pb
 from swarmd.api.pb import options_pb2
-from swarmd.base.errors import InvariantViolation, invariant
+from swarmd.base.errors import Internal, InvariantViolation, invariant
 
 PACKAGE = "docker.swarmkit.v1"
 _PROXIED_ON_PORT = frozenset(
@@ -61,6 +61,16 @@ class Method:
     """Offered to calls of this manager itself at all."""
     reads: bool
     """Changes nothing and shows the cluster's state, which must not be an old one."""
+
+    def parse(self, raw: bytes | None) -> Any:
+        """An answer off the wire. Raises `Internal`."""
+        if raw is None:
+            # Stock managers end PublishLogs so when told `close`: OK, but no message.
+            raise Internal(f"{self.short}: ended without an answer")
+        try:
+            return self.response.FromString(raw)
+        except DecodeError as error:
+            raise Internal(f"{self.short}: the answer cannot be read") from error
 
     @property
     def streaming(self) -> bool:

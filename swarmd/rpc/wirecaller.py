@@ -1,42 +1,31 @@
-"""Calls to a manager: a gRPC channel on a tunnel, speaking our words and our errors.
-
-A caller outlives its connection: when that breaks, calls under way fail with
-`Disconnected`, and the next call connects and verifies anew within its own task. Nothing
-is retried here. Credentials are fixed; after a renewal dial again.
-"""
+"""Calls to a manager: a gRPC channel on a tunnel, speaking our words and our errors."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
-from swarmd.base.errors import (
-    DeadlineExceeded,
-    Internal,
-    SwarmError,
-    Unavailable,
-    error_for,
-)
+from swarmd.base.errors import SwarmError, Unavailable, error_for
 from swarmd.rpc import methods
 from swarmd.rpc.methods import Method
-from swarmd.rpc.names import CA_NAME
 from swarmd.rpc.peer import ClosedHere, Disconnected, Metadata
+from swarmd.rpc.reconnect import CLOSING, Reconnecting
 from swarmd.rpc.streams import being_cancelled
 from swarmd.rpc.tls import Credentials
-from swarmd.rpc.tunnel import Tunnel, open_tunnel, unreachable
+from swarmd.rpc.tunnel import Tunnel, open_tunnel
 
 _NEVER_MS = 2**31 - 1
 _UP = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.CONNECTING)
 
 
-class WireCaller:
+class WireCaller(Reconnecting["_Line"]):
     """A `Caller` over TLS; made by `client.dial`."""
 
     def __init__(
@@ -48,57 +37,8 @@ class WireCaller:
         clock: Clock,
         entropy: Entropy,
     ) -> None:
-        self.addr = addr
-        self.credentials = credentials
-        self._server_name = server_name
-        self._timeout = timeout
-        self._clock = clock
+        super().__init__(addr, credentials, server_name, timeout, clock)
         self._entropy = entropy
-        self._line: _Line | None = None
-        # Lines whose server said goodbye while calls were still under way on them.
-        self._retired: list[_Line] = []
-        self._closed = False
-        self._retiring = False
-        self._calls = 0
-        # Held over the await of a connection attempt, which has a time limit and calls
-        # nobody who could want this lock.
-        self._connecting = asyncio.Lock()
-
-    @property
-    def connected(self) -> bool:
-        """True while the connection is up."""
-        return self._line is not None and self._line.usable
-
-    async def connect(self) -> None:
-        """Make sure there is a connection. Raises `Disconnected`."""
-        await self._get_line()
-
-    async def close(self) -> None:
-        """End the connection; calls under way fail. Closing twice is fine."""
-        self._closed = True
-        lines = [*self._retired, self._line]
-        self._line = None
-        self._retired = []
-        for line in lines:
-            if line is not None:
-                await line.close()
-
-    async def retire(self) -> None:
-        """Close as soon as no call is under way any more; at once when there is none."""
-        self._retiring = True
-        if not self._calls:
-            await self.close()
-
-    @asynccontextmanager
-    async def _under_way(self) -> AsyncIterator[None]:
-        """Around every call: the last one out of a retired connection closes it."""
-        self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
-            if self._retiring and not self._calls:
-                await self.close()
 
     async def unary(
         self,
@@ -115,7 +55,7 @@ class WireCaller:
             start = line.callable("unary_unary", found)
             call = start(request.SerializeToString(), timeout=timeout, metadata=tuple(metadata))
             with _Translated(line):
-                return _parse(found, await call)
+                return found.parse(await call)
 
     async def server_stream(
         self,
@@ -137,7 +77,7 @@ class WireCaller:
                         raw = await call.read()
                     if raw is grpc.aio.EOF:
                         break
-                    yield _parse(found, raw)
+                    yield found.parse(raw)
                 with _Translated(line):
                     await _finished(call)
             finally:
@@ -168,57 +108,19 @@ class WireCaller:
                 with _Translated(line):
                     if not call.done():
                         await call.done_writing()
-                    return _parse(found, await call)
+                    return found.parse(await call)
             finally:
                 call.cancel()
 
-    async def _get_line(self, timeout: float | None = None) -> _Line:
-        limit = self._timeout if timeout is None else min(timeout, self._timeout)
-        line = self._line
-        if line is not None and line.usable:
-            return line
-        try:
-            async with asyncio.timeout(limit), self._connecting:
-                return await self._reconnect()
-        except TimeoutError as error:
-            text = unreachable(self.addr, "i/o timeout")
-            if timeout is not None and timeout < self._timeout:
-                raise DeadlineExceeded(text) from error
-            raise Disconnected(text) from error
-
-    async def _reconnect(self) -> _Line:
-        if self._line is not None:
-            if self._line.usable:
-                return self._line
-            self._retired.append(self._line)
-            self._line = None
-        await self._sweep()
-        self._check_open()
+    async def _open(self) -> _Line:
         tunnel = await open_tunnel(
             self.addr, self.credentials, self._server_name, self._clock, self._entropy
         )
-        authority = CA_NAME if self._server_name == CA_NAME else self.addr
-        line = _Line(tunnel, authority)
-        if self._closed:
-            await line.close()
-            self._check_open()
-        self._line = line
-        return line
-
-    async def _sweep(self) -> None:
-        """Close retired lines whose connection is over."""
-        gone = [line for line in self._retired if line.tunnel.lost]
-        self._retired = [line for line in self._retired if not line.tunnel.lost]
-        for line in gone:
-            await line.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Disconnected("grpc: the client connection is closing")
+        return _Line(tunnel, self._authority)
 
 
 class _Line:
-    """One tunnel and the channel on it."""
+    """One tunnel and the channel on it (a `reconnect.Line`)."""
 
     def __init__(self, tunnel: Tunnel, authority: str) -> None:
         self.tunnel = tunnel
@@ -246,6 +148,11 @@ class _Line:
         if self.tunnel.lost:
             return False
         return not self.tunnel.taken or self._channel.get_state() in _UP
+
+    @property
+    def lost(self) -> bool:
+        """True once the connection is over."""
+        return self.tunnel.lost
 
     def callable(self, kind: str, method: Method) -> Callable[..., Any]:
         """gRPC's starter for `method`; messages go through as bytes."""
@@ -280,10 +187,10 @@ class _Translated:
                 meant = Disconnected(f'connection error: desc = "{reason}"')
             raise meant from error
         if isinstance(error, grpc.aio.UsageError | asyncio.InvalidStateError):
-            raise Disconnected("grpc: the client connection is closing") from error
+            raise Disconnected(CLOSING) from error
         if isinstance(error, asyncio.CancelledError) and not being_cancelled():
             # close() of this caller, from another task: the call ended, not its task.
-            raise ClosedHere("grpc: the client connection is closing") from error
+            raise ClosedHere(CLOSING) from error
 
 
 def error_of(failure: grpc.aio.AioRpcError) -> SwarmError:
@@ -306,13 +213,3 @@ async def _written(call: Any, raw: bytes) -> bool:
         await call.write(raw)
         return True
     return False
-
-
-def _parse(method: Method, raw: bytes | None) -> Any:
-    if raw is None:
-        # Stock managers end PublishLogs so when told `close`: OK, but no message.
-        raise Internal(f"{method.short}: ended without an answer")
-    try:
-        return method.response.FromString(raw)
-    except DecodeError as error:
-        raise Internal(f"{method.short}: the answer cannot be read") from error

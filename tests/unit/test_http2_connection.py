@@ -8,7 +8,8 @@ import pytest
 
 from swarmd.base.errors import Code
 from swarmd.rpc.http2 import request, wire
-from swarmd.rpc.http2.connection import UNTAKEN_BYTES_MAX, Allowance, Connection
+from swarmd.rpc.http2.connection import Allowance, Connection
+from swarmd.rpc.http2.endpoint import UNTAKEN_BYTES_MAX
 from swarmd.rpc.http2.headers import LIST_BYTES_MAX, Header
 from swarmd.rpc.http2.stream import Stream
 from tests.harness.h2peer import CALL, Frame, Peer, frame, frames, message, number, settings

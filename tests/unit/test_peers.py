@@ -12,7 +12,13 @@ import pytest
 from swarmd import api
 from swarmd.api import raftpb
 from swarmd.base.entropy import SeededEntropy
-from swarmd.base.errors import InvalidArgument, NotFound, SwarmError, Unimplemented
+from swarmd.base.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    SwarmError,
+    Unimplemented,
+)
 from swarmd.manager.peers import REMOVED, Peers, requests_for
 from swarmd.manager.peers.link import NEWS_SECONDS, Link, Reports, queue_messages_max
 from swarmd.manager.raftnode import NotMember
@@ -85,7 +91,16 @@ class FarCaller:
     def __init__(self, far: Far, addr: str) -> None:
         self.far, self.addr, self.closed = far, addr, False
 
-    async def unary(self, method: str, request: Any, **_: Any) -> Any:
+    async def unary(
+        self, method: str, request: Any, *, timeout: float | None = None, **_: Any
+    ) -> Any:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._unary(method, request)
+        except TimeoutError as error:
+            raise DeadlineExceeded("context deadline exceeded") from error
+
+    async def _unary(self, method: str, request: Any) -> Any:
         if not self.far.up:
             raise Disconnected("transport is closing")
         if method == "Health/Check":

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swarmd import api
 from swarmd.rpc import methods
-from swarmd.rpc.client import dial
+from swarmd.rpc.client import dial, dial_manager
 from swarmd.rpc.front import Limits
 from swarmd.rpc.peer import Caller, Leadership, Peer
 from swarmd.rpc.server import Server
@@ -253,13 +254,24 @@ async def serving(
 
 
 @contextlib.asynccontextmanager
-async def dialled(server: Server, credentials: Credentials, **how: Any) -> AsyncIterator[Any]:
+async def dialled(
+    server: Server, credentials: Credentials, by: Any = dial, **how: Any
+) -> AsyncIterator[Any]:
     """A caller to `server` for the length of the block."""
-    caller = await dial(f"127.0.0.1:{server.port}", credentials, **how)
+    caller = await by(f"127.0.0.1:{server.port}", credentials, **how)
     try:
         yield caller
     finally:
         await caller.close()
+
+
+both = pytest.mark.parametrize("by", [dial, dial_manager], ids=["grpc", "own"])
+"""For tests of what holds for either caller."""
+
+
+def link_of(caller: Any) -> Any:
+    """The TLS connection below a caller."""
+    return getattr(caller._line, "link", None) or caller._line.tunnel._link
 
 
 HEARTBEAT = api.HeartbeatRequest(session_id="s")

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from swarmd import api
 from swarmd.base.errors import PermissionDenied
 from swarmd.rpc.client import dial
+from swarmd.rpc.dialled import _shake
 from swarmd.rpc.tls import Credentials, peer_chain, probing_context
-from swarmd.rpc.tunnel import _shake
 
 PEM = serialization.Encoding.PEM
 

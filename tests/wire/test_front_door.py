@@ -11,6 +11,7 @@ import ssl
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,17 @@ from swarmd.rpc.client import dial
 from swarmd.rpc.front import Limits
 from swarmd.rpc.server import Server
 from swarmd.rpc.tls import Credentials
-from tests.wire.rpc_kit import HEARTBEAT, Root, Seen, call, dialled, dummy_services, serving
+from tests.wire.rpc_kit import (
+    HEARTBEAT,
+    Root,
+    Seen,
+    both,
+    call,
+    dialled,
+    dummy_services,
+    link_of,
+    serving,
+)
 
 SHORT = Limits(handshake_seconds=0.3)
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -391,8 +402,8 @@ async def test_a_wildcard_covers_every_address_of_its_family() -> None:
         assert await server.listen_also(f"[::1]:{server.port}")
 
 
-async def test_a_manager_that_acknowledges_nothing_is_given_up() -> None:
-    async with house() as at, dialled(at.server, at.root.issue("w1")) as caller:
-        line = await caller._get_line()
-        sock = line.tunnel._link._transport.get_extra_info("socket")
+@both
+async def test_a_manager_that_acknowledges_nothing_is_given_up(by: Any) -> None:
+    async with house() as at, dialled(at.server, at.root.issue("w1"), by) as caller:
+        sock = link_of(caller)._transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000

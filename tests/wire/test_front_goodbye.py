@@ -16,9 +16,17 @@ import grpc
 
 from swarmd import api
 from swarmd.base.errors import Unavailable
-from swarmd.rpc.client import dial
 from swarmd.rpc.streams import as_generator
-from tests.wire.rpc_kit import HEARTBEAT, Root, dialled, dummy_services, serving, tls_door
+from tests.wire.rpc_kit import (
+    HEARTBEAT,
+    Root,
+    both,
+    dialled,
+    dummy_services,
+    link_of,
+    serving,
+    tls_door,
+)
 from tests.wire.test_front_streams import SESSION, Endless
 
 
@@ -47,14 +55,15 @@ class Backend:
         return grpc.unary_unary_rpc_method_handler(beat)
 
 
-async def test_new_calls_leave_a_manager_that_said_goodbye_and_old_streams_finish() -> None:
+@both
+async def test_new_calls_leave_a_manager_that_said_goodbye_and_old_streams_finish(by: Any) -> None:
     root = Root()
     first, second = Backend(), Backend()
     await first.server.start()
     await second.server.start()
     inner = [first.port]
     async with tls_door(root.issue("m1", "swarm-manager"), inner, alpn=True) as port:
-        caller = await dial(f"127.0.0.1:{port}", root.issue("w1"))
+        caller = await by(f"127.0.0.1:{port}", root.issue("w1"))
         stream = as_generator(caller.server_stream("Dispatcher/Session", SESSION))
         assert (await anext(stream)).session_id == "1"
         await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
@@ -74,24 +83,26 @@ async def test_new_calls_leave_a_manager_that_said_goodbye_and_old_streams_finis
         await second.server.stop(0)
 
 
-async def test_connections_leave_nothing_behind() -> None:
+@both
+async def test_connections_leave_nothing_behind(by: Any) -> None:
     """Good, refused and broken connections alike: no descriptors, no entries."""
     root, foreign = Root(), Root()
     house = Endless()
     services = dummy_services([], {"Dispatcher/Session": house.session})
 
     async def one(number: int) -> None:
-        async with dialled(server, root.issue(f"w{number}")) as caller:
-            await anext(caller.server_stream("Dispatcher/Session", SESSION))
-            assert caller._line is not None
+        async with dialled(server, root.issue(f"w{number}"), by) as caller:
+            stream = caller.server_stream("Dispatcher/Session", SESSION)
+            await anext(stream)
+            await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
             if number % 2:
-                caller._line.tunnel._link.abort()
+                link_of(caller).abort()
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         writer.close()
         with contextlib.suppress(Unavailable):
             stranger = foreign.issue("w1", roots=root.pem)
-            async with dialled(server, stranger) as caller:
+            async with dialled(server, stranger, by) as caller:
                 await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
 
     async with serving(services, root.issue("m1", "swarm-manager")) as server:

@@ -23,18 +23,19 @@ from swarmd.base.errors import (
     Unavailable,
 )
 from swarmd.rpc import leaderproxy, methods
-from swarmd.rpc.client import dial
+from swarmd.rpc.client import dial, dial_manager
 from swarmd.rpc.inprocess import InProcess
 from swarmd.rpc.peer import Caller, ClosedHere, Disconnected, Peer
 from swarmd.rpc.server import Server
 from swarmd.rpc.tls import Credentials
-from swarmd.rpc.wirecaller import WireCaller
+from swarmd.rpc.unarycaller import UnaryCaller
 from tests.wire.rpc_kit import (
     HEARTBEAT,
     ORGANIZATION,
     Cluster,
     Root,
     Seen,
+    both,
     call,
     dialled,
     dummy_services,
@@ -88,7 +89,7 @@ class Pair:
         self.leadership = Follower()
         self.leader: Server
         self.follower: Server
-        self.to_leader: WireCaller
+        self.to_leader: UnaryCaller
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +106,7 @@ async def cluster(overrides: dict[str, Any] | None = None) -> AsyncIterator[Pair
         serving(
             dummy_services(pair.at_follower), two, cluster=pair.cluster, leadership=pair.leadership
         ) as pair.follower,
-        dialled(pair.leader, two) as pair.to_leader,
+        dialled(pair.leader, two, dial_manager) as pair.to_leader,
     ):
         pair.leadership.caller = pair.to_leader
         yield pair
@@ -150,7 +151,7 @@ async def test_metadata_of_a_forwarded_call() -> None:
     class Spy(Caller):
         async def unary(self, method: str, request: Any, **options: Any) -> Any:
             got.append(list(options["metadata"]))
-            assert 0 < options["timeout"] <= 5
+            assert 0 < options["timeout"] <= 5.1, "gRPC rounds deadlines up"
             return methods.find(method).response()
 
     async with cluster() as at:
@@ -329,17 +330,18 @@ async def test_unary_calls_are_repeated_once_on_the_next_leader(
             await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=0.3)
 
 
-async def test_real_lost_connection_counts_as_disconnected() -> None:
+@both
+async def test_real_lost_connection_counts_as_disconnected(by: Any) -> None:
     root = Root()
     manager = root.issue("m1", "swarm-manager")
     async with serving(dummy_services([]), manager) as server:
-        caller = await dial(f"127.0.0.1:{server.port}", manager)
+        caller = await by(f"127.0.0.1:{server.port}", manager)
         await call(caller, "Health/Check", timeout=5)
     with pytest.raises(Disconnected):
         await call(caller, "Health/Check", timeout=5)
     await caller.close()
     with pytest.raises(Disconnected):
-        await dial(f"127.0.0.1:{server.port}", manager)
+        await by(f"127.0.0.1:{server.port}", manager)
 
 
 async def test_own_calls_go_on_as_this_managers_own() -> None:

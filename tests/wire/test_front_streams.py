@@ -28,12 +28,12 @@ from swarmd.rpc.client import dial
 from swarmd.rpc.peer import ClosedHere, Disconnected, Peer
 from swarmd.rpc.server import Server
 from swarmd.rpc.streams import as_generator
-from swarmd.rpc.wirecaller import WireCaller
 from tests.wire.rpc_kit import (
     HEARTBEAT,
     Cluster,
     Root,
     Seen,
+    both,
     call,
     dialled,
     dummy_services,
@@ -95,37 +95,39 @@ def waiting(server: Server) -> int:
 
 @contextlib.asynccontextmanager
 async def pair(
-    overrides: dict[str, Callable[..., Any]],
-) -> AsyncIterator[tuple[Server, WireCaller]]:
+    overrides: dict[str, Callable[..., Any]], by: Any = dial
+) -> AsyncIterator[tuple[Server, Any]]:
     root = Root()
     manager = root.issue("m1", "swarm-manager")
     async with (
         serving(dummy_services([], overrides), manager) as server,
-        dialled(server, manager) as caller,
+        dialled(server, manager, by) as caller,
     ):
         yield server, caller
 
 
 @pytest.mark.parametrize("megabytes", [1, 16])
-async def test_large_answers(megabytes: int) -> None:
+@both
+async def test_large_answers(megabytes: int, by: Any) -> None:
     data = bytes(range(256)) * (megabytes * MIB // 256)
 
     async def certificate(request: Any, peer: Peer) -> Any:
         return api.GetRootCACertificateResponse(certificate=data)
 
-    async with pair({"CA/GetRootCACertificate": certificate}) as (_, caller):
+    async with pair({"CA/GetRootCACertificate": certificate}, by) as (_, caller):
         answer = await call(caller, "CA/GetRootCACertificate", timeout=20)
     assert answer.certificate == data
 
 
-async def test_large_requests_up_to_the_limit() -> None:
+@both
+async def test_large_requests_up_to_the_limit(by: Any) -> None:
     got: list[int] = []
 
     async def token(request: Any, peer: Peer) -> Any:
         got.append(len(request.token))
         return api.IssueNodeCertificateResponse()
 
-    async with pair({"NodeCA/IssueNodeCertificate": token}) as (_, caller):
+    async with pair({"NodeCA/IssueNodeCertificate": token}, by) as (_, caller):
         request = api.IssueNodeCertificateRequest(token="x" * (8 * MIB - 100))
         await caller.unary("NodeCA/IssueNodeCertificate", request, timeout=20)
     assert got == [8 * MIB - 100]
@@ -160,7 +162,8 @@ async def test_long_client_stream_arrives_in_order() -> None:
     assert got == list(range(1000))
 
 
-async def test_server_may_answer_a_client_stream_early() -> None:
+@both
+async def test_server_may_answer_a_client_stream_early(by: Any) -> None:
     async def publish(requests: AsyncIterator[Any], peer: Peer) -> Any:
         await anext(requests)
         return api.PublishLogsResponse()
@@ -170,7 +173,7 @@ async def test_server_may_answer_a_client_stream_early() -> None:
             yield api.PublishLogsMessage(subscription_id="x")
             await asyncio.sleep(0.01)
 
-    async with pair({"LogBroker/PublishLogs": publish}) as (_, caller):
+    async with pair({"LogBroker/PublishLogs": publish}, by) as (_, caller):
         async with asyncio.timeout(5):
             answer = await caller.client_stream("LogBroker/PublishLogs", endless())
     assert answer == api.PublishLogsResponse()
@@ -191,9 +194,10 @@ async def test_server_may_refuse_a_client_stream_early() -> None:
                 await caller.client_stream("LogBroker/PublishLogs", endless())
 
 
-async def test_closing_a_stream_ends_its_handler() -> None:
+@both
+async def test_closing_a_stream_ends_its_handler(by: Any) -> None:
     house = Endless()
-    async with pair({"Dispatcher/Session": house.session}) as (_, caller):
+    async with pair({"Dispatcher/Session": house.session}, by) as (_, caller):
         async with aclosing(caller.server_stream("Dispatcher/Session", SESSION)) as stream:
             assert (await anext(stream)).session_id == "m1"
             assert house.open == 1
@@ -201,9 +205,10 @@ async def test_closing_a_stream_ends_its_handler() -> None:
         await call(caller, "Health/Check", timeout=5)
 
 
-async def test_hanging_up_ends_all_handlers() -> None:
+@both
+async def test_hanging_up_ends_all_handlers(by: Any) -> None:
     house = Endless()
-    async with pair({"Dispatcher/Session": house.session}) as (server, caller):
+    async with pair({"Dispatcher/Session": house.session}, by) as (server, caller):
         streams = [caller.server_stream("Dispatcher/Session", SESSION) for _ in range(3)]
         for stream in streams:
             await anext(stream)
@@ -216,7 +221,8 @@ async def test_hanging_up_ends_all_handlers() -> None:
         assert len(server.calls) == 0
 
 
-async def test_cancelling_a_call_cancels_its_handler() -> None:
+@both
+async def test_cancelling_a_call_cancels_its_handler(by: Any) -> None:
     entered, left = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Any, peer: Peer) -> Any:
@@ -226,7 +232,7 @@ async def test_cancelling_a_call_cancels_its_handler() -> None:
         finally:
             left.set()
 
-    async with pair({"Health/Check": slow}) as (_, caller):
+    async with pair({"Health/Check": slow}, by) as (_, caller):
         task = asyncio.create_task(call(caller, "Health/Check"))
         await asyncio.wait_for(entered.wait(), 5)
         task.cancel()
@@ -235,7 +241,8 @@ async def test_cancelling_a_call_cancels_its_handler() -> None:
         await asyncio.wait_for(left.wait(), 5)
 
 
-async def test_deadline_reaches_the_caller_and_the_handler() -> None:
+@both
+async def test_deadline_reaches_the_caller_and_the_handler(by: Any) -> None:
     left = asyncio.Event()
 
     async def slow(request: Any, peer: Peer) -> Any:
@@ -244,7 +251,7 @@ async def test_deadline_reaches_the_caller_and_the_handler() -> None:
         finally:
             left.set()
 
-    async with pair({"Health/Check": slow}) as (_, caller):
+    async with pair({"Health/Check": slow}, by) as (_, caller):
         with pytest.raises(DeadlineExceeded):
             await call(caller, "Health/Check", timeout=0.1)
         await asyncio.wait_for(left.wait(), 5)
@@ -345,13 +352,14 @@ async def test_error_ends_a_stream_after_its_messages() -> None:
 
 
 @pytest.mark.parametrize("code", [code for code in Code if code is not Code.OK])
-async def test_every_error_code_crosses_the_wire(code: Code) -> None:
+@both
+async def test_every_error_code_crosses_the_wire(code: Code, by: Any) -> None:
     async def fail(request: Any, peer: Peer) -> Any:
         error = SwarmError("größer\nthan 'life' 100%")
         error.code = code
         raise error
 
-    async with pair({"Health/Check": fail}) as (_, caller):
+    async with pair({"Health/Check": fail}, by) as (_, caller):
         with pytest.raises(SwarmError) as got:
             await call(caller, "Health/Check", timeout=5)
     assert got.value.code == code
@@ -371,23 +379,25 @@ async def test_unexpected_errors_are_logged_once_and_not_told(
     assert record.exc_info is not None and "inner detail" in str(record.exc_info[1])
 
 
-async def test_something_cancelled_inside_a_handler_is_answered() -> None:
+@both
+async def test_something_cancelled_inside_a_handler_is_answered(by: Any) -> None:
     async def waits(request: Any, peer: Peer) -> Any:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         future.cancel()
         await future
 
-    async with pair({"Health/Check": waits}) as (_, caller):
+    async with pair({"Health/Check": waits}, by) as (_, caller):
         with pytest.raises(SwarmError) as error:
             await asyncio.wait_for(call(caller, "Health/Check"), 5)
     assert error.value.code == Code.CANCELLED
 
 
-async def test_very_long_error_text_still_arrives() -> None:
+@both
+async def test_very_long_error_text_still_arrives(by: Any) -> None:
     async def fail(request: Any, peer: Peer) -> Any:
         raise NotFound("x" * 100_000)
 
-    async with pair({"Health/Check": fail}) as (_, caller):
+    async with pair({"Health/Check": fail}, by) as (_, caller):
         with pytest.raises(NotFound) as got:
             await call(caller, "Health/Check", timeout=5)
     assert len(got.value.message) == 4096
@@ -446,7 +456,8 @@ async def test_shutdown_ends_endless_streams_at_once() -> None:
             await caller.close()
 
 
-async def test_shutdown_lets_short_calls_finish() -> None:
+@both
+async def test_shutdown_lets_short_calls_finish(by: Any) -> None:
     entered, go = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Any, peer: Peer) -> Any:
@@ -461,7 +472,7 @@ async def test_shutdown_lets_short_calls_finish() -> None:
     async with Tasks() as tasks:
         running = tasks.spawn(server.run(ready, ["127.0.0.1:0"], grace=5.0), "server")
         await ready.wait()
-        async with dialled(server, manager) as caller:
+        async with dialled(server, manager, by) as caller:
             answer = asyncio.create_task(call(caller, "Health/Check", timeout=5))
             await entered.wait()
             running.cancel()
@@ -496,13 +507,14 @@ async def test_streams_are_ended_by_choice() -> None:
         await second.aclose()
 
 
-async def test_a_caller_connects_again_after_its_manager_came_back() -> None:
+@both
+async def test_a_caller_connects_again_after_its_manager_came_back(by: Any) -> None:
     root = Root()
     manager = root.issue("m1", "swarm-manager")
     seen: list[Seen] = []
     async with serving(dummy_services(seen), manager) as server:
         port = server.port
-        caller = await dial(f"127.0.0.1:{port}", root.issue("w1"))
+        caller = await by(f"127.0.0.1:{port}", root.issue("w1"))
         await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
         assert caller.connected
     with pytest.raises(Unavailable, match="connection error"):
@@ -532,10 +544,11 @@ class Gate:
         return api.HeartbeatResponse()
 
 
-async def test_a_retired_connection_ends_with_its_last_call() -> None:
+@both
+async def test_a_retired_connection_ends_with_its_last_call(by: Any) -> None:
     gate, house = Gate(), Endless()
     handlers = {"Dispatcher/Heartbeat": gate.heartbeat, "Dispatcher/Session": house.session}
-    async with pair(handlers) as (_, caller), asyncio.timeout(20):
+    async with pair(handlers, by) as (_, caller), asyncio.timeout(20):
         stream = caller.server_stream("Dispatcher/Session", SESSION)
         await anext(stream)
         async with Tasks() as tasks:
@@ -551,16 +564,21 @@ async def test_a_retired_connection_ends_with_its_last_call() -> None:
             await caller.unary("Dispatcher/Heartbeat", HEARTBEAT)
 
 
-async def test_retiring_an_idle_connection_closes_it() -> None:
-    async with pair({}) as (_, caller):
+@both
+async def test_retiring_an_idle_connection_closes_it(by: Any) -> None:
+    async with pair({}, by) as (_, caller):
         await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
         await caller.retire()
         assert not caller.connected
 
 
-async def test_a_call_closed_under_says_so() -> None:
+@both
+async def test_a_call_closed_under_says_so(by: Any) -> None:
     gate = Gate()
-    async with pair({"Dispatcher/Heartbeat": gate.heartbeat}) as (_, caller), asyncio.timeout(20):
+    async with (
+        pair({"Dispatcher/Heartbeat": gate.heartbeat}, by) as (_, caller),
+        asyncio.timeout(20),
+    ):
 
         async def refused() -> SwarmError:
             with pytest.raises(ClosedHere) as caught:

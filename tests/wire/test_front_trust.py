@@ -24,6 +24,7 @@ from tests.wire.rpc_kit import (
     Cluster,
     Root,
     Seen,
+    both,
     call,
     dialled,
     dummy_services,
@@ -100,14 +101,15 @@ async def test_unusable_new_credentials_keep_the_old(caplog: pytest.LogCaptureFi
     assert "PRIVATE" not in caplog.text
 
 
-async def test_client_follows_a_rotation_it_has_not_heard_of() -> None:
+@both
+async def test_client_follows_a_rotation_it_has_not_heard_of(by: Any) -> None:
     """The manager shows [leaf by the new root, new root signed by the old]; we trust the old."""
     old, new = Root(), Root()
     manager = new.issue("m1", "swarm-manager", chain=old.cross(new), roots=old.pem + new.pem)
     seen: list[Seen] = []
     async with (
         serving(dummy_services(seen), manager) as server,
-        dialled(server, old.issue("w1")) as caller,
+        dialled(server, old.issue("w1"), by) as caller,
     ):
         await beat(caller)
     assert seen[0].peer.node_id == "w1"
@@ -172,15 +174,16 @@ def _limited(old: Root, new: Root) -> bytes:
     [_not_a_ca, _without_key_usage, _expired, _by_a_stranger, _self_signed, _limited],
     ids=lambda forge: forge.__name__,
 )
+@both
 async def test_intermediates_no_root_vouches_for_are_refused_before_a_byte_is_said(
-    forge: Callable[[Root, Root], bytes],
+    forge: Callable[[Root, Root], bytes], by: Any
 ) -> None:
     old, new = Root(), Root()
     manager = new.issue("m1", "swarm-manager", chain=forge(old, new), roots=old.pem + new.pem)
     seen: list[Seen] = []
     async with serving(dummy_services(seen), manager) as server:
         with pytest.raises(Unavailable, match=r"CERTIFICATE_VERIFY_FAILED|certificate verify"):
-            async with dialled(server, old.issue("w1")) as caller:
+            async with dialled(server, old.issue("w1"), by) as caller:
                 await beat(caller)
         for _ in range(100):
             if not len(server.registry):
@@ -230,15 +233,16 @@ def test_promotion_refuses_roots_that_may_not_delegate_and_weak_signatures() -> 
         ("swarm-worker", "swarm-ca", False),
     ],
 )
-async def test_server_name_is_checked(role: str, name: str, fine: bool) -> None:
+@both
+async def test_server_name_is_checked(role: str, name: str, fine: bool, by: Any) -> None:
     root = Root()
     async with serving(dummy_services([]), root.issue("m1", role)) as server:
         if fine:
-            async with dialled(server, root.issue("w1"), server_name=name) as caller:
+            async with dialled(server, root.issue("w1"), by, server_name=name) as caller:
                 await beat(caller)
         else:
             with pytest.raises(Unavailable, match=r"(?i)hostname mismatch"):
-                await dial(f"127.0.0.1:{server.port}", root.issue("w1"), server_name=name)
+                await by(f"127.0.0.1:{server.port}", root.issue("w1"), server_name=name)
 
 
 async def test_common_name_is_no_server_name() -> None:
@@ -249,13 +253,14 @@ async def test_common_name_is_no_server_name() -> None:
             await dial(f"127.0.0.1:{server.port}", root.issue("w1"))
 
 
-async def test_foreign_and_expired_servers_are_refused() -> None:
+@both
+async def test_foreign_and_expired_servers_are_refused(by: Any) -> None:
     root, foreign = Root(), Root()
     late = root.issue("m1", "swarm-manager", ends=datetime.timedelta(hours=-1))
     for manager in (foreign.issue("m1", "swarm-manager"), late):
         async with serving(dummy_services([]), manager) as server:
             with pytest.raises(Unavailable):
-                await dial(f"127.0.0.1:{server.port}", root.issue("w1"))
+                await by(f"127.0.0.1:{server.port}", root.issue("w1"))
 
 
 async def test_certificate_that_expires_on_an_open_connection_is_worth_nothing() -> None:
@@ -285,7 +290,8 @@ async def running(server: Server) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
-async def test_client_copes_with_managers_that_select_no_alpn() -> None:
+@both
+async def test_client_copes_with_managers_that_select_no_alpn(by: Any) -> None:
     """Managers of 20.10 to 27.x after a renewal."""
     root = Root()
     backend = Backend()
@@ -293,7 +299,7 @@ async def test_client_copes_with_managers_that_select_no_alpn() -> None:
     manager = root.issue("m1", "swarm-manager")
     async with tls_door(manager, [backend.port], alpn=False) as port:
         for credentials in (root.issue("w1"), Credentials(root.pem), Credentials(None)):
-            caller = await dial(f"127.0.0.1:{port}", credentials)
+            caller = await by(f"127.0.0.1:{port}", credentials)
             await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
             await caller.close()
     await backend.server.stop(0)
@@ -301,6 +307,7 @@ async def test_client_copes_with_managers_that_select_no_alpn() -> None:
 
 
 @pytest.mark.parametrize("addr", ["127.0.0.1", "127.0.0.1:x", "::1:2377", "127.0.0.1:70000", ""])
-async def test_addresses_that_are_none(addr: str) -> None:
+@both
+async def test_addresses_that_are_none(addr: str, by: Any) -> None:
     with pytest.raises(SwarmError):
-        await dial(addr, Credentials(None))
+        await by(addr, Credentials(None))

@@ -13,7 +13,7 @@ from swarmd.manager.peers.link import Link, Reports
 from swarmd.manager.raftnode import NotMember
 from swarmd.manager.raftnode.members import Members, raft_member
 from swarmd.manager.raftservice import RaftService
-from swarmd.rpc.client import dial
+from swarmd.rpc.client import dial_manager
 from tests.wire.rpc_kit import Root, dummy_services, serving
 
 
@@ -81,7 +81,7 @@ async def with_line(receiver: Receiver, work: Any, **overrides: Any) -> Ends:
     manager = root.issue("m1", "swarm-manager")
     async with serving(services(receiver, **overrides), manager) as server:
         addr = f"127.0.0.1:{server.port}"
-        link = Link(2, addr, lambda to: dial(to, manager), ends.reports(), SeededEntropy(1))
+        link = Link(2, addr, lambda to: dial_manager(to, manager), ends.reports(), SeededEntropy(1))
         async with asyncio.TaskGroup() as group, asyncio.timeout(30):
             running = group.create_task(link.run())
             await work(link, ends)

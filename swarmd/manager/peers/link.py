@@ -163,18 +163,22 @@ class Link:
         return True
 
     async def _send(self, message: raftpb.Message) -> None:
+        snapshot = message.type == raftpb.MsgSnap
+        if self._caller is not None and not snapshot:
+            # The usual way, with no timer but the call's own.
+            await _process(self._caller, message, SEND_SECONDS)
+            return
         async with asyncio.timeout(SEND_SECONDS) as limit:
             caller = await self._connection()
             # Every manager knows the call for a whole message, and it costs half of a stream.
-            if message.type == raftpb.MsgSnap and not self._unary_only:
+            if snapshot and not self._unary_only:
                 try:
                     pieces = _timed(requests_for(message), limit)
                     await caller.client_stream("Raft/StreamRaftMessage", pieces)
                     return
                 except Unimplemented:
                     self._unary_only = True
-            request = api.ProcessRaftMessageRequest(message=message)
-            await caller.unary("Raft/ProcessRaftMessage", request)
+            await _process(caller, message, None)
 
     async def _failed(self, message: raftpb.Message, error: SwarmError | TimeoutError) -> None:
         log.debug("raft message to %x at %s is lost: %r", self.raft_id, self.addr, error)
@@ -216,6 +220,12 @@ class Link:
         caller, self._caller = self._caller, None
         if caller is not None:
             await caller.close()
+
+
+async def _process(caller: Caller, message: raftpb.Message, timeout: float | None) -> None:
+    """Send a whole message. (The request holds a copy of it, which costs a few microseconds.)"""
+    request = api.ProcessRaftMessageRequest(message=message)
+    await caller.unary("Raft/ProcessRaftMessage", request, timeout=timeout)
 
 
 async def _timed(

@@ -120,6 +120,17 @@ def _string(block: bytes, at: int) -> tuple[bytes, int]:
     return (decode_huffman(text) if packed else text), stop
 
 
+def indexed(index: int) -> bytes:
+    """A whole field of the static table."""
+    return bytes((0x80 | index,))
+
+
+def named(index: int, value: bytes) -> bytes:
+    """A field whose name is in the static table, for nobody's dynamic one."""
+    first = bytes((index,)) if index < 0x0F else bytes((0x0F, index - 0x0F))
+    return first + _sized(value)
+
+
 def literal(name: bytes, value: bytes) -> bytes:
     """A header field as plain bytes, for nobody's table."""
     return b"\x00" + _sized(name) + _sized(value)

@@ -1,9 +1,4 @@
-"""One connection in the event loop: decrypted bytes to the protocol, calls to their tasks.
-
-Everything that one batch of bytes, or the tasks of one turn of the loop, produce goes out in
-one write. While the transport is full nothing is taken from the protocol, so answers wait
-with their streams and their writers wait with them.
-"""
+"""One connection of the server in the event loop: calls to their tasks, answers to the link."""
 
 from __future__ import annotations
 
@@ -18,10 +13,11 @@ from swarmd.rpc.http2.call import Call
 from swarmd.rpc.http2.connection import Allowance
 from swarmd.rpc.http2.connection import Connection as Protocol2
 from swarmd.rpc.http2.headers import LIST_BYTES_MAX, Header
+from swarmd.rpc.http2.plain import PlainEnd, Transport
 from swarmd.rpc.http2.request import Refused, Request
 from swarmd.rpc.http2.shortcut import AnswerAtOnce, Shortcut
 from swarmd.rpc.http2.stream import NOBODY, Listener, Stream
-from swarmd.rpc.http2.wire import ConnectionFault, StreamFault
+from swarmd.rpc.http2.wire import StreamFault
 from swarmd.rpc.registry import Connection
 
 Answer = Callable[[Call], Coroutine[Any, Any, None]]
@@ -47,36 +43,14 @@ class Desk(Protocol):
         ...
 
 
-class Transport(Protocol):
-    """What a line needs of the TLS connection below it."""
-
-    @property
-    def closing(self) -> bool:
-        """True when nothing can be written any more."""
-        ...
-
-    def send(self, data: bytes) -> None:
-        """Encrypt and write."""
-        ...
-
-    def finish(self) -> None:
-        """Close after what was sent has gone out."""
-        ...
-
-
-class Line:
+class Line(PlainEnd[Protocol2]):
     """The plain end of one TLS connection (a `swarmd.rpc.link.Partner`)."""
 
     __slots__ = (
         "_connection",
         "_desk",
-        "_flushing",
-        "_link",
-        "_loop",
         "_lost",
-        "_protocol",
         "_reader",
-        "_receiving",
         "_running_max",
         "_timer",
         "calls",
@@ -90,24 +64,15 @@ class Line:
         allowance: Allowance,
         lost: Callable[[Line], None],
     ) -> None:
-        self._link = link
+        super().__init__(link, Protocol2(self._accept, allowance))
         self._connection = connection
         self._desk = desk
         self._lost: Callable[[Line], None] | None = lost
-        self._protocol = Protocol2(self._accept, allowance)
         self._reader = written.Reader()
-        self._loop = asyncio.get_running_loop()
-        self._receiving = False
-        self._flushing = False
         self._running_max = 2 * allowance.streams_max
         self._timer: asyncio.TimerHandle | None = None
         self.calls: set[Call] = set()
         """Calls whose tasks are not done."""
-
-    @property
-    def fault(self) -> ConnectionFault | None:
-        """How the peer broke the rules, if it did."""
-        return self._protocol.fault
 
     @property
     def begun(self) -> bool:
@@ -134,26 +99,10 @@ class Line:
 
     def send(self, data: bytes) -> None:
         """Bytes of the peer (called by the link)."""
-        self._receiving = True
-        try:
-            self._protocol.receive(data, self._loop.time())
-        finally:
-            self._receiving = False
+        super().send(data)
         if self._timer is not None and self._protocol.begun:
             self._timer.cancel()
             self._timer = None
-        self._flush()
-        if self._protocol.fault is not None:
-            self._link.finish()
-
-    def hold(self) -> None:
-        """The transport is full (called by the link)."""
-        self._protocol.sender.held = True
-
-    def release(self) -> None:
-        """The transport takes more (called by the link)."""
-        self._protocol.sender.held = False
-        self._flush()
 
     def finish(self) -> None:
         """The connection is over (called by the link)."""
@@ -164,19 +113,6 @@ class Line:
         lost, self._lost = self._lost, None
         if lost is not None:
             lost(self)
-
-    # For calls.
-
-    def kick(self) -> None:
-        """Something was sent: write it at the end of this turn of the loop."""
-        if not self._flushing and not self._receiving:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        while not self._link.closing and (data := self._protocol.sender.take()):
-            self._link.send(data)
 
     def _accept(self, stream: Stream, headers: list[Header] | None) -> Listener:
         """Begin a call, or refuse it."""

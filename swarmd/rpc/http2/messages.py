@@ -10,11 +10,13 @@ PREFIX_BYTES = 5
 
 
 class Messages:
-    """Cuts the data of one request into messages."""
+    """Cuts the data of one direction of a call into messages."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_bytes_max", "_rest")
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int | None = None) -> None:
+        """`bytes_max`: the largest message; by default what a manager receives."""
+        self._bytes_max = limits.receive_bytes_max if bytes_max is None else bytes_max
         self._rest: bytearray | None = None
 
     @property
@@ -31,7 +33,7 @@ class Messages:
         if not self._rest:
             size = len(data) - PREFIX_BYTES
             if size >= 0 and not data[0] and int.from_bytes(data[1:PREFIX_BYTES], "big") == size:
-                _check_size(size)
+                self._check_size(size)
                 return [data[PREFIX_BYTES:]]
             self._rest = bytearray(data)
         else:
@@ -44,7 +46,7 @@ class Messages:
         while len(rest) - at >= PREFIX_BYTES:
             _check_flag(rest[at])
             size = int.from_bytes(rest[at + 1 : at + PREFIX_BYTES], "big")
-            _check_size(size)
+            self._check_size(size)
             stop = at + PREFIX_BYTES + size
             if stop > len(rest):
                 break
@@ -56,6 +58,10 @@ class Messages:
             del rest[:at]
         return found
 
+    def _check_size(self, size: int) -> None:
+        if size > self._bytes_max:
+            raise Oversized(size, self._bytes_max)
+
 
 def _check_flag(flag: int) -> None:
     if flag == 1:
@@ -66,16 +72,11 @@ def _check_flag(flag: int) -> None:
         raise Refused(Code.INTERNAL, f"grpc: received unexpected payload format {flag}")
 
 
-def _check_size(size: int) -> None:
-    if size > limits.receive_bytes_max:
-        raise Oversized(size)
-
-
 class Oversized(Refused):
     """A message over the limit of what we receive."""
 
-    def __init__(self, size: int) -> None:
-        text = f"grpc: received message larger than max ({size} vs. {limits.receive_bytes_max})"
+    def __init__(self, size: int, bytes_max: int) -> None:
+        text = f"grpc: received message larger than max ({size} vs. {bytes_max})"
         super().__init__(Code.RESOURCE_EXHAUSTED, text)
 
 

@@ -19,7 +19,7 @@ from swarmd.rpc.http2.wire import StreamFault
 Value = str | bytes
 Metadata = list[tuple[str, Value]]
 
-_CONTENT_TYPE = b"application/grpc"
+CONTENT_TYPE = b"application/grpc"
 _PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
 # Of the library or the protocol, not of the caller. (`te` and `user-agent` are not looked at.)
 _OF_THE_LIBRARY = frozenset(
@@ -116,13 +116,18 @@ def _check(known: dict[bytes, bytes]) -> None:
     if method is None or b":path" not in known or b":scheme" not in known:
         raise StreamFault(wire.PROTOCOL_ERROR, "no method, path or scheme")
     kind = known.get(b"content-type", b"")
-    rest = kind[len(_CONTENT_TYPE) :]
-    if kind != _CONTENT_TYPE and not (kind.startswith(_CONTENT_TYPE) and rest[:1] in (b"+", b";")):
+    if not is_grpc(kind):
         text = f"invalid gRPC request content-type {_quoted(kind)}"
         raise Refused(Code.INVALID_ARGUMENT, text, 415)
     if method != b"POST":
         text = f"Received a HEADERS frame with :method {_quoted(method)} which should be POST"
         raise Refused(Code.INTERNAL, text, 405)
+
+
+def is_grpc(kind: bytes) -> bool:
+    """True for the content types of gRPC."""
+    rest = kind[len(CONTENT_TYPE) :]
+    return kind.startswith(CONTENT_TYPE) and rest[:1] in (b"", b"+", b";")
 
 
 def _custom(name: bytes, value: bytes) -> Metadata:
@@ -163,7 +168,7 @@ def _quoted(text: bytes) -> str:
     return f'"{shown}"'
 
 
-HEAD = headers.status(200) + headers.literal(b"content-type", _CONTENT_TYPE)
+HEAD = headers.status(200) + headers.literal(b"content-type", CONTENT_TYPE)
 """The header block every answer begins with."""
 OK_TAIL = headers.literal(b"grpc-status", b"0")
 """The trailers of an answer that went well."""

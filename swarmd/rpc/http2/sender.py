@@ -16,14 +16,14 @@ TAKE_BYTES = 65_536
 class Sender:
     """Collects frames until they are taken; data that has no window waits with its stream.
 
-    `answered` is called when the last frame of an answer was made.
+    `sent` is called when the last frame we send on a stream was made.
     """
 
     __slots__ = (
-        "_answered",
         "_fresh",
         "_out",
         "_ready",
+        "_sent",
         "_table_update",
         "_window",
         "frame_max",
@@ -32,8 +32,8 @@ class Sender:
         "untaken",
     )
 
-    def __init__(self, answered: Callable[[Stream], None]) -> None:
-        self._answered = answered
+    def __init__(self, sent: Callable[[Stream], None]) -> None:
+        self._sent = sent
         self._out: list[bytes] = []
         self._ready: deque[Stream] = deque()
         self._window = self.initial_window = wire.WINDOW_DEFAULT
@@ -73,7 +73,7 @@ class Sender:
         stream.answering = self._fresh = True
         self.put(wire.headers_frames(stream.id, block, flags, self.frame_max))
         if flags & wire.END_STREAM:
-            self._answered(stream)
+            self._sent(stream)
 
     def data(self, stream: Stream, data: bytes) -> None:
         """Data of a stream; it waits with the stream until there is a window for it."""
@@ -90,11 +90,18 @@ class Sender:
         self.wake(stream)
 
     def finish(self, stream: Stream, block: bytes) -> None:
-        """Trailers, behind all data."""
+        """Trailers, behind all data; without any (as requests end) just the end."""
         if stream.pending:
             stream.tail = block
         else:
+            self._end(stream, block)
+
+    def _end(self, stream: Stream, block: bytes) -> None:
+        if block:
             self.headers(stream, block, wire.END_STREAM)
+        else:
+            self.put(frame(wire.DATA, wire.END_STREAM, stream.id))
+            self._sent(stream)
 
     def respond(self, stream: Stream, head: bytes, data: bytes, tail: bytes) -> None:
         """Headers, one message and trailers; in the usual case as one piece of bytes."""
@@ -119,7 +126,36 @@ class Sender:
                 )
             )
         )
-        self._answered(stream)
+        self._sent(stream)
+
+    def ask(self, stream: Stream, head: bytes, data: bytes) -> None:
+        """Headers and one message, which is all; in the usual case as one piece of bytes."""
+        size, length = len(data), len(head)
+        if (
+            self._table_update
+            or self.held
+            or length > self.frame_max
+            or not self._fits(stream, size)
+        ):
+            self.headers(stream, head, 0)
+            self.data(stream, data)
+            self.finish(stream, b"")
+            return
+        self._window -= size
+        stream.send_window -= size
+        self._fresh = True
+        number = stream.id
+        self.put(
+            b"".join(
+                (
+                    HEAD.pack(length >> 8, length & 0xFF, wire.HEADERS, wire.END_HEADERS, number),
+                    head,
+                    HEAD.pack(size >> 8, size & 0xFF, wire.DATA, wire.END_STREAM, number),
+                    data,
+                )
+            )
+        )
+        self._sent(stream)
 
     def _fits(self, stream: Stream, size: int) -> bool:
         return size <= self._window and size <= stream.send_window and size <= self.frame_max
@@ -179,6 +215,6 @@ class Sender:
             if pending:
                 self.wake(stream)
             elif stream.tail is not None:
-                self.headers(stream, stream.tail, wire.END_STREAM)
+                self._end(stream, stream.tail)
             else:
                 stream.listener.drained()

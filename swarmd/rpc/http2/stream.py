@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from swarmd.rpc.http2.wire import CANCEL
 
 if TYPE_CHECKING:
-    from swarmd.rpc.http2.connection import Connection
+    from swarmd.rpc.http2.endpoint import Endpoint
     from swarmd.rpc.http2.sender import Sender
 
 
@@ -45,7 +45,7 @@ NOBODY = Nobody()
 
 
 class Stream:
-    """One request and its answer. Made by `Connection`; forgotten once both sides are done."""
+    """One request and its answer. Kept by its `Endpoint` until both sides are done."""
 
     __slots__ = (
         "_connection",
@@ -64,7 +64,7 @@ class Stream:
     )
 
     def __init__(
-        self, connection: Connection, sender: Sender, number: int, receive: int, send: int
+        self, connection: Endpoint[Any], sender: Sender, number: int, receive: int, send: int
     ) -> None:
         self._connection = connection
         self._sender = sender
