@@ -253,12 +253,23 @@ class TlsLink(Link, abc.ABC):
     def send(self, data: bytes) -> None:
         """Encrypt and write bytes of the partner."""
         try:
-            for piece in _pieces(data):
-                while piece:
-                    piece = piece[self.tls.write(piece) :]
+            pieces = _pieces(data)
+            if len(pieces) == 1:
+                self._encrypt(data)
                 self._flush()
+                return
+            # One write for all of it: each would wake the peer's host up on its own.
+            sealed = []
+            for piece in pieces:
+                self._encrypt(piece)
+                sealed.append(self._out.read())
+            self._write(b"".join(sealed))
         except ssl.SSLError as error:
             self.fail(error)
+
+    def _encrypt(self, data: bytes | memoryview) -> None:
+        while data:
+            data = data[self.tls.write(data) :]
 
     def finish(self) -> None:
         """Say goodbye in TLS and close."""
@@ -314,9 +325,12 @@ class TlsLink(Link, abc.ABC):
             self.finish()
 
     def _flush(self) -> None:
-        data = self._out.read() if self._out.pending else b""
-        if data and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        if self._out.pending:
+            self._write(self._out.read())
+
+    def _write(self, sealed: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(sealed)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
