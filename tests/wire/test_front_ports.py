@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from swarmd.base.errors import Unavailable
+from swarmd.rpc import ports
 from swarmd.rpc.client import dial
 from swarmd.rpc.peer import Caller
 from swarmd.rpc.server import Server
@@ -140,5 +141,24 @@ def test_a_stranger_on_the_port_is_not_shared_with(run: Run) -> None:
                 assert stranger.fileno() >= 0
             assert await server.listen_also(f"0.0.0.0:{server.port}"), "the stranger has gone"
             await answers_at(f"127.0.0.9:{server.port}", worker)
+
+    run(work())
+
+
+def test_a_wildcard_stays_if_what_it_replaced_cannot_be_had(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(name: str) -> socket.socket:
+        raise OSError(errno.EADDRNOTAVAIL, f"{name} is gone")
+
+    async def work() -> None:
+        async with manager("127.0.0.1:0") as (server, worker):
+            everywhere = f"0.0.0.0:{server.port}"
+            assert await server.listen_also(everywhere)
+            monkeypatch.setattr(ports, "_listening", gone)
+            await server.stop_listening(everywhere)
+            assert server.addresses == [everywhere]
+            await answers_at(f"127.0.0.1:{server.port}", worker)
+            await answers_at(f"127.0.0.5:{server.port}", worker)
 
     run(work())
