@@ -221,6 +221,29 @@ def test_one_address_then_all_of_the_host_and_back(place: Path) -> None:
             socket.create_connection((second.partition(":")[0], m.port), timeout=10)
 
 
+def test_a_manager_that_starts_says_so(place: Path) -> None:
+    with Daemon(place / "m") as m:
+        m.init()
+        m.wait_ready("m")
+        for _ in range(3):
+            m.kill()
+            m.launch()
+            told: set[tuple[int, str]] = set()
+
+            def moved(told: set[tuple[int, str]] = told) -> bool:
+                try:
+                    m.post("/swarmd/address", {"AdvertiseAddr": m.addr})
+                except Refused as refused:
+                    told.add((refused.status, refused.message))
+                    return False
+                except OSError:  # it does not answer at all yet
+                    return False
+                return True
+
+            wait_until("it can be asked", moved, 30, pause=0.002)
+            assert told <= {(503, texts.MANAGER_PREPARING)}
+
+
 def labelled(daemon: Daemon) -> bool:
     """Write a label; False when the node was written in between."""
     try:
