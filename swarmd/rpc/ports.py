@@ -133,22 +133,16 @@ class Ports:
 
     def _listen_instead(self, old: list[_Port], new: list[str]) -> list[socket.socket]:
         """Sockets that listen at `new`, with `old` closed; or `OSError`, and `old` as before."""
-        opened: list[socket.socket] = []
-        with contextlib.ExitStack() as stack:
-            held = [
-                stack.enter_context(_another(sock)) for port in old for sock in port.server.sockets
-            ]
-            try:
-                for sock in held:
-                    _pause(sock)
-                for name in new:
-                    opened.append(_listening(name))
-            except OSError:
-                for sock in opened:
-                    sock.close()
-                for sock in held:
-                    sock.listen(BACKLOG)
-                raise
+        opened = []
+        with contextlib.ExitStack() as handles, contextlib.ExitStack() as undo:
+            for sock in [one for port in old for one in port.server.sockets]:
+                held = handles.enter_context(_another(sock))
+                undo.callback(held.listen, BACKLOG)
+                _pause(held)
+            for name in new:
+                opened.append(_listening(name))
+                undo.callback(opened[-1].close)  # before the others listen again
+            undo.pop_all()
             for port in old:
                 self._open.remove(port)
                 port.server.close()
