@@ -157,7 +157,7 @@ class NodeBackend:
             return LocalState(
                 node.place.value,
                 node_addr=_host(addr),
-                is_manager=node.place is Place.ERROR and node.is_manager,
+                is_manager=node.place in (Place.PENDING, Place.ERROR) and node.is_manager,
                 error=error,
                 remotes=remotes,
             )
@@ -168,7 +168,10 @@ class NodeBackend:
             state=node.place.value,
             node_id=membership.identity.node_id,
             node_addr=_host(addr),
-            is_manager=manager is not None,
+            # One that is about to begin, or to begin anew, counts: it is no worker meanwhile.
+            is_manager=(
+                manager is not None or (node.place is not Place.ACTIVE and node.is_manager)
+            ),
             control_available=(
                 manager is not None and manager.ready.is_set() and node.place is Place.ACTIVE
             ),

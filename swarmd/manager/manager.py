@@ -377,7 +377,7 @@ class Manager:
             await self.address.move(addr, unchecked=unchecked)
         except BaseException:
             if opened:
-                self._server.stop_listening(listen)
+                await self._server.stop_listening(listen)
             raise
 
     async def _dial_anew_when_moved(self) -> None:

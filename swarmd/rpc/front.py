@@ -23,6 +23,7 @@ from swarmd.rpc.http2.line import Desk, Line
 from swarmd.rpc.identity import Subject, subject_of
 from swarmd.rpc.link import HandshakeEnded, TlsLink, keep_alive
 from swarmd.rpc.peer import MANAGER_ROLE
+from swarmd.rpc.ports import Ports
 from swarmd.rpc.registry import Registry
 from swarmd.rpc.tls import Credentials, server_context
 
@@ -104,7 +105,8 @@ class Front:
         self._clock = clock
         self._limits = limits
         self._refusals = refusals
-        self._listeners: list[tuple[str, asyncio.Server]] = []
+        self.ports = Ports(lambda: Visitor(self))
+        """Where connections come in."""
         self._links: set[Visitor] = set()
         self._pending: Counter[str] = Counter()
         self._anonymous: Counter[str] = Counter()
@@ -113,44 +115,15 @@ class Front:
         self._context: ssl.SSLContext | None = None
         self._changed = asyncio.Event()
 
-    async def listen(self, addresses: Sequence[str]) -> list[str]:
-        """Open the port(s); returns the addresses really bound. Raises `OSError`.
+    async def listen(self, addresses: Sequence[str]) -> None:
+        """Open the port(s). Raises `OSError`.
 
         The first credentials are loaded here, so a manager with an unusable certificate
         fails at start.
         """
         self.context()
-        loop = asyncio.get_running_loop()
-        bound = []
         for text in addresses:
-            host, port = address.split(text)
-            server = await loop.create_server(
-                lambda: Visitor(self), host or None, port, backlog=1024, reuse_address=True
-            )
-            self._listeners.append((text, server))
-            bound.append(address.of_socket(server.sockets[0].getsockname()))
-        return bound
-
-    def serves(self, text: str) -> bool:
-        """True if connections to "ip:port" come in already, perhaps by a wildcard."""
-        host, port = address.split(text)
-        covering = {text, address.join("::" if ":" in host else "0.0.0.0", port)}
-        return any(name in covering for _, server in self._listeners for name in _names(server))
-
-    def quit(self, text: str) -> list[str]:
-        """Close one port; connections stay. The addresses it was bound to."""
-        closed = []
-        for entry in [one for one in self._listeners if one[0] == text]:
-            self._listeners.remove(entry)
-            closed += _names(entry[1])
-            entry[1].close()
-        return closed
-
-    def stop_accepting(self) -> None:
-        """Close the port; connections stay."""
-        for _, server in self._listeners:
-            server.close()
-        self._listeners.clear()
+            await self.ports.open(text)
 
     async def finish_calls(self, seconds: float) -> None:
         """Take no new calls, and give those under way `seconds` to end."""
@@ -161,7 +134,7 @@ class Front:
 
     async def close(self, seconds: float) -> None:
         """End every connection in order, by force after `seconds`."""
-        self.stop_accepting()
+        self.ports.close()
         for link in list(self._links):
             link.finish()
         if not await self._until(lambda: not self._links, seconds):
@@ -314,11 +287,6 @@ class Visitor(TlsLink):
         if self._counted:
             self._counted = False
             self._front.settled(self.host)
-
-
-def _names(server: asyncio.Server) -> list[str]:
-    """The "ip:port"s a listener is bound to."""
-    return [address.of_socket(sock.getsockname()) for sock in server.sockets]
 
 
 def _decrement(counts: Counter[str], key: str) -> None:

@@ -119,7 +119,8 @@ class Server:
             )
             self._desk.open(tasks, front.changed)
             try:
-                self.addresses = await front.listen(listen)
+                await front.listen(listen)
+                self.addresses = front.ports.addresses
                 self._front = front
                 ready.set()
                 await broken
@@ -127,7 +128,7 @@ class Server:
                 return error
             finally:
                 self._front = None
-                front.stop_accepting()
+                front.ports.close()
                 self.end_streams(lambda method, peer: True)
                 await front.finish_calls(grace)
                 await front.close(grace)
@@ -136,19 +137,24 @@ class Server:
     async def listen_also(self, listen: str) -> bool:
         """Serve on one more "ip:port"; False when it is served already.
 
-        Raises `OSError` when it cannot be opened, `Unavailable` while the server is not up.
+        A wildcard takes the place of the addresses of its port. Raises `OSError` when it cannot
+        be opened, `Unavailable` while the server is not up.
         """
         if self._front is None:
             raise Unavailable(_BYE)
-        if self._front.serves(listen):
+        ports = self._front.ports
+        if ports.serves(listen):
             return False
-        self.addresses += await self._front.listen([listen])
+        await ports.open(listen)
+        self.addresses = ports.addresses
         return True
 
-    def stop_listening(self, listen: str) -> None:
-        """Close a port of `listen_also`; its connections stay."""
-        closed = self._front.quit(listen) if self._front is not None else ()
-        self.addresses = [one for one in self.addresses if one not in closed]
+    async def stop_listening(self, listen: str) -> None:
+        """Undo a `listen_also`; connections stay."""
+        if self._front is not None:
+            ports = self._front.ports
+            await ports.quit(listen)
+            self.addresses = ports.addresses
 
     def end_streams(
         self, wanted: Callable[[Method, Peer], bool], error: SwarmError | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -183,6 +184,64 @@ def test_what_is_refused(place: Path) -> None:
         assert known_as(m, "m") == nobody
         m.post("/swarmd/address", {"AdvertiseAddr": m.addr, "ListenAddr": m.addr})
         m.wait_ready("m", "w")
+
+
+def test_one_address_then_all_of_the_host_and_back(place: Path) -> None:
+    with Daemon(place / "m") as m, Daemon(place / "w") as w:
+        m.init()
+        w.join(m.token(), m)
+        m.wait_ready("m", "w")
+        everywhere, second = f"0.0.0.0:{m.port}", elsewhere(m)
+
+        with socket.create_server((second.partition(":")[0], m.port)):
+            assert refusal(m, m.addr, ListenAddr=everywhere) == (
+                400,
+                f"failed to listen on remote API address: listen tcp {everywhere}: "
+                "bind: address already in use",
+            )
+            socket.create_connection((m.ip, m.port), timeout=10).close()
+
+        # Refused only after the port was opened: it is closed again.
+        refused = refusal(m, f"{m.ip}:{free_port(m.ip)}", ListenAddr=everywhere)
+        assert refused[0] == 500, refused
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((second.partition(":")[0], m.port), timeout=10)
+
+        ran = ctl(m, "update-address", "--listen-addr", everywhere, second)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.endswith(f"Listening on {everywhere}.\n")
+        assert known_as(m, "m") == second
+        wait_until("the worker knows", lambda: w.swarm()["RemoteManagers"][0]["Addr"] == second)
+        m.post("/swarmd/address", {"AdvertiseAddr": m.addr, "ListenAddr": m.addr})
+        assert settings(m)["ListenAddr"] == m.addr
+        m.wait_ready("m", "w")
+        m.restart()
+        m.wait_ready("m", "w")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((second.partition(":")[0], m.port), timeout=10)
+
+
+def test_a_manager_that_starts_says_so(place: Path) -> None:
+    with Daemon(place / "m") as m:
+        m.init()
+        m.wait_ready("m")
+        for _ in range(3):
+            m.kill()
+            m.launch()
+            told: set[tuple[int, str]] = set()
+
+            def moved(told: set[tuple[int, str]] = told) -> bool:
+                try:
+                    m.post("/swarmd/address", {"AdvertiseAddr": m.addr})
+                except Refused as refused:
+                    told.add((refused.status, refused.message))
+                    return False
+                except OSError:  # it does not answer at all yet
+                    return False
+                return True
+
+            wait_until("it can be asked", moved, 30, pause=0.002)
+            assert told <= {(503, texts.MANAGER_PREPARING)}
 
 
 def labelled(daemon: Daemon) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness.daemons import Daemon, Refused, daemon_place
+from tests.harness.daemons import ROOT, Daemon, Refused, daemon_place, own_loopback_ip
 from tests.harness.lan import wait_until
 
 LOCKED = (
@@ -99,6 +102,82 @@ def test_a_locked_manager_waits_for_its_key(place: Path) -> None:
         daemon.wait_ready("m")
         assert daemon.shape() == before
         assert unlock_key(daemon) == key
+
+
+@contextlib.contextmanager
+def locked(place: Path) -> Iterator[tuple[Daemon, str]]:
+    """A sole manager that was started again and waits for its key; and the key."""
+    with Daemon(place / "m") as daemon:
+        daemon.post(
+            "/swarm/init",
+            {
+                "ListenAddr": daemon.addr,
+                "AdvertiseAddr": daemon.addr,
+                "AutoLockManagers": True,
+                "Spec": {"EncryptionConfig": {"AutoLockManagers": True}},
+            },
+        )
+        key = unlock_key(daemon)
+        assert key.startswith("SWMKEY-1-")
+        daemon.restart()
+        yield daemon, key
+
+
+def update_address(daemon: Daemon, addr: str) -> subprocess.CompletedProcess[str]:
+    """Run `swarmctl update-address`."""
+    command = [sys.executable, "-m", "swarmctl", "-H", f"unix://{daemon.socket}"]
+    return subprocess.run(
+        [*command, "update-address", addr], cwd=ROOT, capture_output=True, text=True, timeout=90
+    )
+
+
+def own_addr(daemon: Daemon) -> str:
+    """What the only manager is listed with; "" while it does not lead."""
+    try:
+        (node,) = daemon.get("/nodes")
+    except Refused:
+        return ""
+    return str(node["ManagerStatus"]["Addr"])
+
+
+def settings_file(daemon: Daemon) -> str:
+    return (daemon.swarm_dir / "docker-state.json").read_text()
+
+
+def test_a_locked_manager_keeps_its_address_until_it_is_unlocked(place: Path) -> None:
+    with locked(place) as (daemon, key):
+        before, to = settings_file(daemon), f"{own_loopback_ip()}:{daemon.port}"
+        for _ in range(3):
+            ran = update_address(daemon, to)
+            assert (ran.returncode, ran.stdout) == (1, "")
+            assert ran.stderr == f"Error response from daemon: {LOCKED}\n"
+            assert refusal(daemon, "GET", "/swarmd/address") == (503, LOCKED)
+            assert daemon.state() == "locked"
+        assert settings_file(daemon) == before
+        unlock(daemon, key)
+        assert daemon.state() == "active"
+        ran = update_address(daemon, to)  # at once
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.startswith(f"Manager address updated: {to}, it was {daemon.addr}.")
+        assert own_addr(daemon) == to
+
+
+def test_a_locked_manager_takes_the_address_of_its_start_once_unlocked(place: Path) -> None:
+    with locked(place) as (daemon, key):
+        to = f"{own_loopback_ip()}:{daemon.port}"
+        before = settings_file(daemon)
+        daemon.args = ["--advertise-addr", to.partition(":")[0]]
+        daemon.restart()
+        assert daemon.state() == "locked"
+        assert settings_file(daemon) == before, "nobody knows it by that address yet"
+        unlock(daemon, key)
+        wait_until("it is known so", lambda: own_addr(daemon) == to)
+        wait_until("it is written down", lambda: f'"AdvertiseAddr":"{to}"' in settings_file(daemon))
+        assert daemon.swarm()["NodeAddr"] == to.partition(":")[0]
+        daemon.args = []
+        daemon.restart()
+        unlock(daemon, key)
+        wait_until("it is still known so", lambda: own_addr(daemon) == to)
 
 
 def test_a_locked_node_stops_soon_and_can_be_left_by_force(place: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from swarmd.base.errors import AlreadyExists, FailedPrecondition, NotLeader, Swa
 from swarmd.faces.engineapi import addresses, texts
 from swarmd.faces.engineapi.addresses import Resolved
 from swarmd.faces.engineapi.backend import LocalState, MoveRequest
-from tests.wire.rest_kit import INACTIVE, LOCKED, MANAGER, WORKER, FakeBackend, serving
+from tests.wire.rest_kit import INACTIVE, LOCKED, MANAGER, PENDING, WORKER, FakeBackend, serving
 
 PATH = "/swarmd/address"
 NOW = Resolved("0.0.0.0:2377", "10.77.30.9:2377", "10.77.30.9")
@@ -67,6 +67,8 @@ async def test_the_address_is_shown_and_changed(tmp_path: Path) -> None:
         (INACTIVE, texts.NOT_IN_SWARM_MANAGER_CALL),
         (WORKER, texts.WORKER_MANAGER_CALL),
         (LOCKED, texts.LOCKED),
+        (replace(MANAGER, control_available=False), texts.MANAGER_PREPARING),
+        (replace(PENDING, is_manager=True), texts.MANAGER_PREPARING),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -16,6 +16,7 @@ from swarmd import api
 from swarmd.base.errors import (
     NO_LEADER,
     Conflict,
+    FailedPrecondition,
     InvalidArgument,
     InvariantViolation,
     NotLeader,
@@ -482,6 +483,17 @@ async def test_unlock(tmp_path: Path) -> None:
         backend.fails["unlock"] = Unauthenticated("wrong")
         reply = await rest.call("POST", "/swarm/unlock", {"UnlockKey": KEY})
         assert (reply.status, reply.message) == (401, texts.WRONG_UNLOCK_KEY)
+
+
+async def test_the_later_of_two_unlocks(tmp_path: Path) -> None:
+    class Unlocked(FakeBackend):
+        async def unlock(self, key: str) -> None:
+            self.state = MANAGER  # by the other one
+            raise FailedPrecondition("this node is active, not locked")
+
+    async with serving(tmp_path, Unlocked(LOCKED)) as rest:
+        reply = await rest.call("POST", "/swarm/unlock", {"UnlockKey": KEY})
+        assert (reply.status, reply.message) == (409, texts.NOT_LOCKED)
 
 
 @pytest.mark.parametrize(

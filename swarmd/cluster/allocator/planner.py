@@ -146,10 +146,13 @@ class Allocator(Planner):
         self._stamp = view.stamp
 
 
+_CONCERNED = (api.Network, api.Node, api.Task, api.Service)
+
+
 def _matters(event: Event) -> bool:
     """True when an event changes what somebody holds or needs."""
     new, old = event.object, event.old
-    if not isinstance(new, api.Network | api.Node | api.Task | api.Service):
+    if not isinstance(new, _CONCERNED):
         return False
     if event.action is Action.UPDATE:
         if isinstance(new, api.Node) and isinstance(old, api.Node):

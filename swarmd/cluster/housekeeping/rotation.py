@@ -54,7 +54,7 @@ class RootRotation(Planner):
 
     def keys_for(self, event: Event, view: View) -> Iterable[Key]:
         """Look again on any change of nodes or the cluster while a rotation runs."""
-        if not isinstance(event.object, api.Node | api.Cluster):
+        if not isinstance(event.object, (api.Node, api.Cluster)):
             return []
         cluster = view.cluster()
         if cluster is None or not cluster.root_ca.HasField("root_rotation"):

@@ -20,6 +20,9 @@ from swarmd.cluster.store import Event, View, edit
 
 RETRY_SECONDS = 10.0
 _State = api.IssuanceStatus.State
+# Looked up once: an enum by its name costs more than the rest of `needs_signing`.
+_RENEW, _PENDING = _State.RENEW, _State.PENDING
+_ACCEPTED = api.NodeSpec.Membership.ACCEPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,9 @@ class Tried:
 def needs_signing(node: api.Node) -> bool:
     """True when this node waits for a certificate and may have one."""
     state = node.certificate.status.state
-    if state == _State.RENEW:
+    if state == _RENEW:
         return True
-    accepted = node.spec.membership == api.NodeSpec.Membership.ACCEPTED
-    return bool(accepted and state == _State.PENDING)
+    return bool(state == _PENDING and node.spec.membership == _ACCEPTED)
 
 
 def is_final(status: api.IssuanceStatus) -> bool:

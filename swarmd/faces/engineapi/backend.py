@@ -133,7 +133,7 @@ class LocalState:
     state: str = "inactive"  # inactive, pending, active, error, locked
     node_id: str = ""
     node_addr: str = ""  # advertised or local address, no port
-    is_manager: bool = False  # a manager runs here, ready or not
+    is_manager: bool = False  # a manager runs here or is about to, ready or not
     control_available: bool = False  # Control calls can be made
     error: str = ""  # the stock text for locked and expired, or a reason
     certificates_expired: bool = False

