@@ -200,6 +200,14 @@ def test_messages_that_cannot_be_taken(data: bytes, text: str) -> None:
     assert at.client.usable and not at.client.streams
 
 
+def test_an_answer_refused_at_its_very_end_needs_no_reset() -> None:
+    at = far()
+    answer, _ = at.ask()
+    at.heard()
+    assert at.say(at.headers(1), frame("DATA", 1, message(b"x") * 2, 1)) == []
+    assert answer.given == 1 and answer.error is not None and not at.client.streams
+
+
 @pytest.mark.parametrize("body", [b"", message(b"x"), b"\0\0"])
 def test_an_end_without_trailers(body: bytes) -> None:
     at = far()

@@ -36,7 +36,7 @@ class Connection(Endpoint[Stream]):
     returns who listens to it.
     """
 
-    __slots__ = ("_accept", "_allowance", "_greeted", "_resets")
+    __slots__ = ("_accept", "_allowance", "_resets")
 
     def __init__(self, accept: Accept, allowance: Allowance) -> None:
         settings = {wire.MAX_CONCURRENT_STREAMS: allowance.streams_max}
@@ -44,7 +44,6 @@ class Connection(Endpoint[Stream]):
         self._accept = accept
         self._allowance = allowance
         self._resets = Budget(allowance.resets_max, allowance.resets_max / 4)
-        self._greeted = False
 
     def _sent(self, stream: Stream) -> None:
         """An answer is complete; what is left of its request is not wanted (RFC 9113 8.1)."""
@@ -54,17 +53,11 @@ class Connection(Endpoint[Stream]):
         else:
             self.reset(stream, wire.NO_ERROR)
 
-    def _receive(self, data: bytes) -> None:
-        if not self._greeted:
-            start = data[: len(wire.PREFACE)]
-            if start != wire.PREFACE[: len(data)]:
-                raise ConnectionFault(wire.PROTOCOL_ERROR, "no HTTP/2 preface")
-            if len(start) < len(wire.PREFACE):
-                self._rest = data
-                return
-            self._greeted = True
-            data = data[len(wire.PREFACE) :]
-        super()._receive(data)
+    def _greeting(self, data: bytes) -> int:
+        if data[: len(wire.PREFACE)] != wire.PREFACE[: len(data)]:
+            raise ConnectionFault(wire.PROTOCOL_ERROR, "no HTTP/2 preface")
+        self._greeted = len(data) >= len(wire.PREFACE)
+        return len(wire.PREFACE)
 
     def _fields(self, number: int, flags: int, block: bytes) -> None:
         """A complete header block: a new stream, or the end of a request."""

@@ -40,6 +40,7 @@ class Endpoint(abc.ABC, Generic[AnyStream]):
         "_calm",
         "_continuations",
         "_forgotten",
+        "_greeted",
         "_last",
         "_late",
         "_now",
@@ -80,6 +81,7 @@ class Endpoint(abc.ABC, Generic[AnyStream]):
         self.leaving = False
         """We said GOAWAY: new streams are not looked at."""
         self._rest = b""
+        self._greeted = bool(preface)  # who says one waits for none
         self._now = 0.0
         self._last = 0  # the newest stream of the client, whichever side that is
         self._block: bytearray | None = None
@@ -156,6 +158,10 @@ class Endpoint(abc.ABC, Generic[AnyStream]):
         """The last frame we send on a stream was made."""
 
     @abc.abstractmethod
+    def _greeting(self, data: bytes) -> int:
+        """Where the peer's frames begin; `_greeted` is set once that is known."""
+
+    @abc.abstractmethod
     def _fields(self, number: int, flags: int, block: bytes) -> None:
         """A header block is complete."""
 
@@ -173,6 +179,11 @@ class Endpoint(abc.ABC, Generic[AnyStream]):
 
     def _receive(self, data: bytes) -> None:
         at, end = 0, len(data)
+        if not self._greeted:
+            at = self._greeting(data)
+            if not self._greeted:
+                self._rest = data
+                return
         while end - at >= wire.HEAD_BYTES:
             high, low, kind, flags, number = wire.HEAD.unpack_from(data, at)
             size = high << 8 | low

@@ -158,6 +158,9 @@ class Outgoing(Endpoint[Exchange]):
 
     # What comes in.
 
+    def _greeting(self, data: bytes) -> int:
+        return 0  # servers say none
+
     def _fields(self, number: int, flags: int, block: bytes) -> None:
         fields = _OURS.get(block)
         if fields is None:
