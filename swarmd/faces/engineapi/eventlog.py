@@ -34,7 +34,8 @@ class EventLog:
         self._backend = backend
         self._clock = clock
         # As they came, with the time: most are never asked for, so nothing is converted yet.
-        self._kept: deque[tuple[api.WatchMessage, float]] = deque(maxlen=events_kept_max)
+        self._kept: deque[tuple[api.WatchMessage, float]] = deque()
+        self._kept_events = 0
         self._listeners: dict[int, Channel[Json]] = {}
         self._count = 0
         self._poke = asyncio.Event()
@@ -62,6 +63,10 @@ class EventLog:
         if not message.events:
             return
         self._kept.append((message, now))
+        self._kept_events += len(message.events)
+        # Whole entries go, once the others hold enough: one of a busy manager has many events.
+        while self._kept_events - len(self._kept[0][0].events) >= events_kept_max:
+            self._kept_events -= len(self._kept.popleft()[0].events)
         if self._listeners:
             for event in events_json(message, now):
                 for channel in self._listeners.values():
