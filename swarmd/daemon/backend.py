@@ -6,15 +6,19 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 
 from swarmd import api
+from swarmd.base.aio import ChannelClosed
 from swarmd.base.errors import SwarmError, Unavailable
 from swarmd.cluster.ca import unlock
 from swarmd.cluster.ca.errors import CAError
+from swarmd.cluster.store import Event
 from swarmd.faces.engineapi import texts
 from swarmd.faces.engineapi.addresses import Resolved, Surroundings, resolve_update
 from swarmd.faces.engineapi.backend import (
     Caller,
+    Changes,
     InitRequest,
     JoinRequest,
     KnownManager,
@@ -26,6 +30,8 @@ from swarmd.faces.engineapi.backend import (
     RestoreRequest,
 )
 from swarmd.faces.engineapi.interfaces import Interfaces
+from swarmd.manager.manager import Manager
+from swarmd.manager.services.watchapi import message
 from swarmd.node.founding import Wishes
 from swarmd.node.statedir import NodeSettings
 from swarmd.node.swarm import JoinGoesOn, JoinWish, NotHere, Place, SwarmNode
@@ -181,6 +187,9 @@ class NodeBackend:
 
     def control(self) -> Caller:
         """Calls to this node's manager. Raises `Unavailable` when there is none."""
+        return self._manager().caller
+
+    def _manager(self) -> Manager:
         membership = self._node.membership
         if (
             membership is None
@@ -189,14 +198,26 @@ class NodeBackend:
             or self._node.place is not Place.ACTIVE
         ):
             raise Unavailable(texts.MANAGER_PREPARING)
-        return membership.manager.caller
+        return membership.manager
 
-    def events(self) -> AsyncIterator[api.WatchMessage]:
-        """All store changes with old objects; ends when this node is no manager any more."""
-        request = api.WatchRequest(include_old_object=True)
-        for kind in ("node", "service", "network", "secret", "config", "cluster"):
-            request.entries.add(kind=kind, action=1 | 2 | 4)
-        return self.control().server_stream("Watch/Watch", request)
+    async def events(self) -> AsyncIterator[Changes]:
+        """Changes that make events; ends when this manager does, or its reader fell behind."""
+        with self._manager().changes(_makes_events) as changes:
+            while True:
+                try:
+                    batch = await changes.next()
+                except ChannelClosed:
+                    return
+                if batch.events:
+                    made = partial(message, batch.events, batch.version, old=True)
+                    yield Changes(len(batch.events), made)
+
+
+_EVENTFUL = (api.Node, api.Service, api.Network, api.Secret, api.Config)
+
+
+def _makes_events(event: Event) -> bool:
+    return isinstance(event.object, _EVENTFUL)
 
 
 def readdressed(settings: NodeSettings, now: Resolved) -> NodeSettings:

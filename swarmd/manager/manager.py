@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from swarmd import api
@@ -24,7 +25,7 @@ from swarmd.cluster.housekeeping.rolemanager import (
 from swarmd.cluster.housekeeping.rotation import Blacklist, RootRotation
 from swarmd.cluster.housekeeping.signer import Signer, SignExternally
 from swarmd.cluster.model.defaults import ClusterStart
-from swarmd.cluster.store import Store
+from swarmd.cluster.store import Event, Store
 from swarmd.manager.caserver import CA, CAServer, NodeCA, StoreAuthorizer
 from swarmd.manager.caserver.external import CfsslClient, ExternalSigner
 from swarmd.manager.commit import Committer
@@ -43,6 +44,7 @@ from swarmd.manager.roles import RoleEffects
 from swarmd.manager.services.health import Health
 from swarmd.manager.services.resource import ResourceAllocator
 from swarmd.manager.services.watchapi import Watch
+from swarmd.manager.watch import Watch as Changes
 from swarmd.rpc.client import MANAGER_NAME, dial_manager
 from swarmd.rpc.inprocess import InProcess
 from swarmd.rpc.peer import MANAGER_ROLE, Caller, Peer
@@ -125,6 +127,7 @@ class Manager:
         self.address = OwnAddress(self.raft, self, entropy, config.wanted_addr)
         """What this manager is known by, and the way to change that."""
         self._caller = self._own_caller("")
+        self._watched: dict[int, Changes] = {}
         self._caller_addr = ""
         self._server = Server(
             self._services,
@@ -170,6 +173,20 @@ class Manager:
         if (addr := self.address.known) != self._caller_addr:
             self._caller, self._caller_addr = self._own_caller(addr), addr
         return self._caller
+
+    @contextmanager
+    def changes(self, wanted: Callable[[Event], bool]) -> Iterator[Changes]:
+        """What changes in this manager's copy of the store, while the block lasts.
+
+        For this process only: the objects are the stored ones themselves. A reader gets
+        `ChannelClosed` when it falls behind, and when this manager ends.
+        """
+        with Changes(self.store, wanted) as changes:
+            self._watched[id(changes)] = changes
+            try:
+                yield changes
+            finally:
+                del self._watched[id(changes)]
 
     def _own_caller(self, addr: str) -> InProcess:
         return InProcess(self._services, self._own_peer(addr), self.leadership)
@@ -233,6 +250,8 @@ class Manager:
                 await asyncio.Event().wait()
         finally:
             self.ready.clear()
+            for changes in list(self._watched.values()):
+                changes.close()
             await self.leadership.close()
 
     async def _start_raft(self, tasks: Tasks) -> None:

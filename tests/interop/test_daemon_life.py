@@ -243,6 +243,17 @@ def test_a_signal_ends_it_soon_and_the_state_is_kept(place: Path, number: int, u
         assert manager.shape() == before
 
 
+def test_events_of_the_next_swarm_are_told_as_well(place: Path) -> None:
+    with Daemon(place / "m") as manager:
+        for swarm in ("first", "second", "third"):
+            manager.init()
+            with manager.events() as events:
+                manager.label_self("swarm", swarm)
+                event = next(event for event in events if event["Type"] == "node")
+            assert event["Action"] == "update"
+            manager.post("/swarm/leave?force=true")
+
+
 def test_it_ends_while_a_worker_looks_for_its_managers(place: Path) -> None:
     with Daemon(place / "m") as manager, Daemon(place / "w") as worker:
         manager.init()

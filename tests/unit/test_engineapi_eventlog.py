@@ -39,4 +39,4 @@ async def test_the_last_events_are_kept_and_little_more(count: int) -> None:
     kept = [event["Actor"]["ID"] for event in log.past(0, None)]
     assert kept == [str(number) for number in range(total - events_kept_max, total)]
     # Whole entries are held: never one that the newer ones could do without.
-    assert sum(len(message.events) for message, _ in log._kept) < events_kept_max + count
+    assert sum(changes.count for changes, _ in log._kept) < events_kept_max + count

@@ -90,6 +90,47 @@ async def test_deadline(short: str) -> None:
     assert left.is_set()
 
 
+async def test_a_cancelled_caller_ends_cancelled_whatever_its_deadline() -> None:
+    waiting = asyncio.Event()
+
+    async def slow(request: Any, peer: Peer) -> Any:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    asked = call(local({"Health/Check": slow}), "Health/Check", timeout=3600)
+    task = asyncio.ensure_future(asked)
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_deadline_and_a_cancellation_at_once_are_a_cancellation() -> None:
+    async def slow(request: Any, peer: Peer) -> Any:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            task.cancel()
+
+    task = asyncio.ensure_future(call(local({"Health/Check": slow}), "Health/Check", timeout=0.02))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_handler_that_answers_at_its_deadline_is_heard() -> None:
+    async def stubborn(request: Any, peer: Peer) -> Any:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return api.HealthCheckResponse(status=api.HealthCheckResponse.ServingStatus.SERVING)
+
+    answer = await call(local({"Health/Check": stubborn}), "Health/Check", timeout=0.02)
+    assert answer.status == api.HealthCheckResponse.ServingStatus.SERVING
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
 async def test_errors_pass_and_surprises_are_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

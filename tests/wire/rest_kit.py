@@ -26,6 +26,7 @@ from swarmd.faces.engineapi import (
     LocalState,
     Remote,
 )
+from swarmd.faces.engineapi.backend import Changes
 from swarmd.faces.engineapi.engine import EngineLink, Head
 from swarmd.faces.engineapi.interfaces import Interface
 
@@ -147,13 +148,14 @@ class FakeBackend:
             raise Unavailable("no manager here")
         return self.caller
 
-    async def events(self) -> AsyncIterator[api.WatchMessage]:
+    async def events(self) -> AsyncIterator[Changes]:
         """Messages the test puts into `messages`."""
         while True:
             try:
-                yield await self.messages.get()
+                message = await self.messages.get()
             except ChannelClosed:
                 return
+            yield Changes(len(message.events), lambda made=message: made)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -162,6 +162,14 @@ class HostFacts:
     warnings: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one entry of the log changed; made into a message only when somebody asks."""
+
+    count: int
+    message: Callable[[], api.WatchMessage]
+
+
 class Backend(Protocol):
     """The node behind the face.
 
@@ -218,8 +226,8 @@ class Backend(Protocol):
         """
         ...
 
-    def events(self) -> AsyncIterator[api.WatchMessage]:
-        """All store changes with old objects, from the local Watch service.
+    def events(self) -> AsyncIterator[Changes]:
+        """Store changes of the kinds that make events, with old objects.
 
         Ends or raises when this node is not, or no longer, a manager.
         """

@@ -8,11 +8,10 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from swarmd import api
 from swarmd.base.aio import Channel, until
 from swarmd.base.clock import Clock
 from swarmd.base.errors import SwarmError
-from swarmd.faces.engineapi.backend import Backend
+from swarmd.faces.engineapi.backend import Backend, Changes
 from swarmd.faces.engineapi.convert.common import Json
 from swarmd.faces.engineapi.convert.events import events_json
 from swarmd.faces.engineapi.errors import Refusal
@@ -23,18 +22,18 @@ logger = logging.getLogger("engineapi")
 # (moby daemon/events).
 events_kept_max = 256
 events_behind_max = 1024
-# How soon to look again for a Watch service that is not there.
+# How soon to look again for a manager that is not there.
 RETRY_SECONDS = 1.0
 
 
 class EventLog:
-    """Follows the local Watch service while this node is a manager."""
+    """Follows the local manager while this node is a manager."""
 
     def __init__(self, backend: Backend, clock: Clock) -> None:
         self._backend = backend
         self._clock = clock
         # As they came, with the time: most are never asked for, so nothing is converted yet.
-        self._kept: deque[tuple[api.WatchMessage, float]] = deque()
+        self._kept: deque[tuple[Changes, float]] = deque()
         self._kept_events = 0
         self._listeners: dict[int, Channel[Json]] = {}
         self._count = 0
@@ -54,27 +53,25 @@ class EventLog:
 
     async def _follow(self) -> None:
         try:
-            async for message in self._backend.events():
-                self._publish(message, self._clock.now())
+            async for changes in self._backend.events():
+                self._publish(changes, self._clock.now())
         except (SwarmError, Refusal) as error:
             logger.debug("cluster events end for now: %s", error)
 
-    def _publish(self, message: api.WatchMessage, now: float) -> None:
-        if not message.events:
-            return
-        self._kept.append((message, now))
-        self._kept_events += len(message.events)
+    def _publish(self, changes: Changes, now: float) -> None:
+        self._kept.append((changes, now))
+        self._kept_events += changes.count
         # Whole entries go, once the others hold enough: one of a busy manager has many events.
-        while self._kept_events - len(self._kept[0][0].events) >= events_kept_max:
-            self._kept_events -= len(self._kept.popleft()[0].events)
+        while self._kept_events - self._kept[0][0].count >= events_kept_max:
+            self._kept_events -= self._kept.popleft()[0].count
         if self._listeners:
-            for event in events_json(message, now):
+            for event in events_json(changes.message(), now):
                 for channel in self._listeners.values():
                     channel.put_nowait(event)
 
     def past(self, since: int, until_nanos: int | None) -> list[Json]:
         """Kept events between two times in nanoseconds, oldest first."""
-        kept = [event for message, now in self._kept for event in events_json(message, now)]
+        kept = [event for made, now in self._kept for event in events_json(made.message(), now)]
         return [
             event
             for event in kept[-events_kept_max:]
