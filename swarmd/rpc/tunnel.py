@@ -18,9 +18,12 @@ from swarmd.rpc.tls import Credentials
 class Tunnel:
     """One verified TLS connection; a gRPC channel reaches it under `target`, once."""
 
-    def __init__(self, link: Dialled, listener: asyncio.Server, target: str) -> None:
+    def __init__(
+        self, link: Dialled, listener: asyncio.Server, inside: list[_Inside], target: str
+    ) -> None:
         self._link = link
         self._listener = listener
+        self._inside = inside
         self.target = target
 
     @property
@@ -39,9 +42,11 @@ class Tunnel:
         return self._link.reason
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection; call it after the channel is closed."""
         self._listener.close()
         self._link.finish()
+        for inside in self._inside:
+            inside.abort()  # nobody reads any more what it still holds
 
 
 async def open_tunnel(
@@ -71,14 +76,18 @@ async def _listen(link: Dialled, entropy: Entropy) -> Tunnel:
         sock.bind("\0" + name)
         loop = asyncio.get_running_loop()
         holder: list[asyncio.Server] = []
-        server = await loop.create_unix_server(
-            lambda: _Inside(link, lambda: holder[0].close()), sock=sock, backlog=1
-        )
+        inside: list[_Inside] = []
+
+        def taken(by: _Inside) -> None:
+            inside.append(by)
+            holder[0].close()
+
+        server = await loop.create_unix_server(lambda: _Inside(link, taken), sock=sock, backlog=1)
         holder.append(server)
     except BaseException:
         sock.close()
         raise
-    return Tunnel(link, server, f"unix-abstract:{name}")
+    return Tunnel(link, server, inside, f"unix-abstract:{name}")
 
 
 class _Inside(PlainLink):
@@ -86,7 +95,7 @@ class _Inside(PlainLink):
 
     __slots__ = ("_link", "_taken")
 
-    def __init__(self, link: Dialled, taken: Callable[[], None]) -> None:
+    def __init__(self, link: Dialled, taken: Callable[[_Inside], None]) -> None:
         super().__init__(None, lambda: None)
         self._link = link
         self._taken = taken
@@ -98,7 +107,7 @@ class _Inside(PlainLink):
         if self._link.partner is not None or _pid_of(transport) != os.getpid():
             self.abort()
             return
-        self._taken()
+        self._taken(self)
         self.partner = self._link
         self._link.attach(self)
 
