@@ -50,7 +50,7 @@ class Sizes:
 
     rounds: int = 10
     nodes: int = 320
-    passes: int = 2
+    passes: int = 6
     writers: int = 32
     settle_seconds: float = 10.0
 

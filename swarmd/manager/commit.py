@@ -144,14 +144,15 @@ class Committer:
         """Begin, unless those the last entry served are just coming back with more.
 
         An entry costs every member far more than a change in it. So the next one waits until as
-        many ask as did before, as long as they keep coming: an eighth of the time an entry
-        takes for each of them, half of it or `gather_seconds_max` for all.
+        many ask as did before, as long as they keep coming: their answers may have a way to go,
+        through another manager to a client and back. It waits for one as long as an entry
+        takes, for all twice that, or `gather_seconds_max`.
         """
         self._gathering = None
         queued = len(self._queue)
-        left = since + min(self._took / 2, gather_seconds_max) - self._clock.monotonic()
+        left = since + min(2 * self._took, gather_seconds_max) - self._clock.monotonic()
         if seen < queued < self._expected and left > 0:
-            pause = min(left, self._took / 8)
+            pause = min(left, self._took)
             self._gathering = loop.call_later(pause, self._gather, loop, since, queued)
         else:
             self._begin()

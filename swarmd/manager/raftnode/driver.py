@@ -49,6 +49,8 @@ TICK_SECONDS = 1.0
 SLOW_DISK_TICKS = 5 * PARTS
 # Entries applied without giving other tasks of the loop a turn.
 apply_run_max = 500
+# Turns of the loop in which what was just sent gets written: a link wakes, calls, writes.
+SENDING_TURNS = 3
 
 _applied_entries = metrics.counter("raft_entries_applied", "Entries applied to the store")
 _dropped_entries = metrics.counter("raft_entries_dropped", "Entries the store refused whole")
@@ -422,6 +424,11 @@ class RaftNode:
         self._note_state(ready)
         if ready.snapshot is not None:
             self._restore(ready.snapshot)
+        if ready.committed and len(ready.messages) > ready.early:
+            # The leader waits for the acknowledgement of new entries, nobody for the old ones
+            # to be applied here.
+            for _ in range(SENDING_TURNS):
+                await asyncio.sleep(0)
         for count, entry in enumerate(ready.committed):
             if count % apply_run_max == apply_run_max - 1:
                 await asyncio.sleep(0)
