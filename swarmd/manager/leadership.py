@@ -120,6 +120,15 @@ class RaftLeadership:
         finally:
             unsubscribe()
 
+    async def news(self, seconds: float) -> None:
+        """Return when leadership has changed, or after `seconds`."""
+        changed = asyncio.Event()
+        unsubscribe = self._raft.subscribe(changed.set)
+        try:
+            await until(changed, seconds)
+        finally:
+            unsubscribe()
+
     async def _try(self) -> tuple[Caller | None, Unavailable]:
         """The connection, or why there is none yet."""
         if self._raft.is_leader():

@@ -31,7 +31,10 @@ from swarmd.rpc.peer import Caller, ClosedHere, Disconnected, Leadership, Metada
 from swarmd.rpc.streams import as_generator
 
 CONNECTION_POLL_SECONDS = 1.0
+# Without news of a new leader the one that is known is asked again so often; sooner at first, as
+# the news may have come before the connection broke.
 NEW_LEADER_POLL_SECONDS = 0.5
+NEW_LEADER_FIRST_SECONDS = 0.05
 # How managers tell from a failure that a call is to be repeated on the next leader (PROTOCOL 0.3).
 IS_CLOSING = "is closing"
 # Said by a manager that is asked to show its state but does not lead (any more).
@@ -197,8 +200,11 @@ class LeaderProxy:
     async def _next_leader(self, origin: Origin) -> Caller | None:
         """After a broken connection: whoever leads next and says it serves."""
         check = api.HealthCheckRequest(service="Raft")
+        pause = NEW_LEADER_FIRST_SECONDS
         while True:
-            await asyncio.sleep(NEW_LEADER_POLL_SECONDS)
+            if self._leadership is not None:
+                await self._leadership.news(pause)
+            pause = min(2 * pause, NEW_LEADER_POLL_SECONDS)
             caller = await self._leader()
             if caller is None:
                 return None

@@ -127,6 +127,10 @@ class Leadership(Protocol):
         """
         ...
 
+    async def news(self, seconds: float) -> None:
+        """Return when leadership has changed, or after `seconds`."""
+        ...
+
     async def leader_caller(self) -> Caller:
         """A connection to the leader, owned and closed by whoever implements this.
 

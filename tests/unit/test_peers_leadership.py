@@ -182,6 +182,27 @@ def test_calls_wait_for_a_leader_that_is_coming_up() -> None:
     run_virtual(main())
 
 
+def test_news_of_a_leader_are_not_waited_out() -> None:
+    raft = Standing()
+
+    async def dial(addr: str) -> Any:
+        raise AssertionError(f"dialled {addr}")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        leadership = RaftLeadership(raft, dial)
+        await leadership.news(0.5)
+        assert loop.time() == pytest.approx(0.5)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leadership.news(0.5))
+            await asyncio.sleep(0.125)
+            raft.changed()
+        assert loop.time() == pytest.approx(0.625)
+        assert not raft.callbacks
+
+    run_virtual(main())
+
+
 def test_no_leader_and_a_leader_that_is_not_ready() -> None:
     raft = Standing()
 

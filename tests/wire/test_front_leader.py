@@ -55,6 +55,7 @@ class Follower:
         self.doubted = 0
         self.alone = False
         self.doubts: list[SwarmError] = []
+        self.waited: list[float] = []
 
     def is_leader(self) -> bool:
         return self.leads
@@ -68,6 +69,10 @@ class Follower:
             raise self.doubts.pop(0)
         if not self.leads:
             raise NotLeader
+
+    async def news(self, seconds: float) -> None:
+        self.waited.append(seconds)
+        await asyncio.sleep(0.001)
 
     async def leader_caller(self) -> Caller:
         self.asked += 1
@@ -294,7 +299,6 @@ async def test_waiting_for_a_connection_ends_with_the_callers_deadline() -> None
 async def test_unary_calls_are_repeated_once_on_the_next_leader(
     monkeypatch: pytest.MonkeyPatch, lost: type[SwarmError]
 ) -> None:
-    monkeypatch.setattr(leaderproxy, "NEW_LEADER_POLL_SECONDS", 0.01)
     serving_now = api.HealthCheckResponse.ServingStatus.SERVING
 
     class Dead(Caller):
@@ -325,6 +329,7 @@ async def test_unary_calls_are_repeated_once_on_the_next_leader(
         monkeypatch.setattr(at.leadership, "leader_caller", next_caller)
         await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
         assert [seen.peer.node_id for seen in at.at_leader] == ["w1"]
+        assert at.leadership.waited == [0.05, 0.1, 0.2], "less and less often"
         callers[:] = [Dead(), Dead()]
         with pytest.raises(DeadlineExceeded):
             await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=0.3)
@@ -425,7 +430,6 @@ async def test_no_quorum_means_no_answer() -> None:
 async def test_a_leader_deposed_meanwhile_asks_its_successor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(leaderproxy, "NEW_LEADER_POLL_SECONDS", 0.01)
     async with cluster({"Health/Check": healthy}) as at:
         own = InProcess(dummy_services(at.at_follower), Peer("m2", local=True), at.leadership)
 
@@ -443,7 +447,6 @@ async def test_a_leader_deposed_meanwhile_asks_its_successor(
 async def test_a_follower_that_asked_a_deposed_leader_asks_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(leaderproxy, "NEW_LEADER_POLL_SECONDS", 0.01)
     async with cluster({"Health/Check": healthy}) as at:
         between: list[Seen] = []
         deposed = Follower()  # leads no more, which the one who asks does not know
@@ -481,7 +484,6 @@ async def test_a_repeated_change_that_is_refused_may_have_been_made(
     monkeypatch: pytest.MonkeyPatch, second: SwarmError, told: type[SwarmError]
 ) -> None:
     """The connection broke after the change was made: its refusal now says nothing."""
-    monkeypatch.setattr(leaderproxy, "NEW_LEADER_POLL_SECONDS", 0.01)
 
     class Once(Caller):
         def __init__(self) -> None:
