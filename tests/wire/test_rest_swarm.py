@@ -32,6 +32,7 @@ from tests.wire.rest_kit import (
     PENDING,
     WORKER,
     FakeBackend,
+    FakeControl,
     an_interface,
     recorded,
     serving,
@@ -389,6 +390,24 @@ async def test_update_replaces_the_spec_and_rotates(tmp_path: Path) -> None:
         assert sent.spec.annotations.name == "default"
         assert dict(sent.spec.annotations.labels) == {"a": "b"}
         assert sent.spec.orchestration.task_history_retention_limit == 0
+
+
+async def test_update_knows_the_cluster_of_its_manager_and_asks_each_new_one(
+    tmp_path: Path,
+) -> None:
+    backend = with_cluster(FakeBackend())
+    first = backend.caller
+    async with serving(tmp_path, backend) as rest:
+        for version in (19, 20):
+            assert (await rest.call("POST", f"/swarm/update?version={version}", {})).status == 200
+        asked = [name for name, _ in first.calls]
+        assert asked == ["Control/ListClusters", *["Control/UpdateCluster"] * 2]
+        # The node left that swarm and began another one.
+        backend.caller = FakeControl()
+        with_cluster(backend).caller.answers["Control/ListClusters"].clusters[0].id = "another"
+        assert (await rest.call("POST", "/swarm/update?version=1", {})).status == 200
+        assert backend.caller.sent("Control/UpdateCluster").cluster_id == "another"
+        assert [name for name, _ in first.calls] == asked
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from swarmd.base.entropy import base36
 from swarmd.cluster.ca.chance import Chance
@@ -35,10 +36,14 @@ class JoinToken:
 
 def join_token(root_pem: bytes, entropy: Chance, fips: bool = False) -> str:
     """Make a token with a fresh secret for the root bundle exactly as it is served."""
-    digest = base36(int(root_hash(root_pem), 16)).rjust(DIGEST_LENGTH, "0")
     number = int.from_bytes(entropy.token(SECRET_BYTES), "big")
     secret = base36(number).rjust(SECRET_LENGTH, "0")
-    return f"{PREFIX}-{'2-1' if fips else '1'}-{digest}-{secret}"
+    return f"{PREFIX}-{'2-1' if fips else '1'}-{_digest_text(root_pem)}-{secret}"
+
+
+@lru_cache(maxsize=4)
+def _digest_text(root_pem: bytes) -> str:
+    return base36(int(root_hash(root_pem), 16)).rjust(DIGEST_LENGTH, "0")
 
 
 def parse_token(text: str) -> JoinToken:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
@@ -50,6 +50,7 @@ class Context:
     engine: EngineLink | None = None
     engine_facts: EngineFacts | None = None
     default_advertise: str = ""
+    _seen: tuple[Caller, str] | None = field(default=None, init=False)
 
     def control(self) -> Caller:
         """The manager's services. Raises the stock 503 when this node cannot reach them."""
@@ -73,3 +74,10 @@ class Context:
             raise unavailable(texts.NO_SWARM)
         cluster: api.Cluster = reply.clusters[0]
         return cluster
+
+    async def cluster_id(self) -> str:
+        """Id of the one cluster object; a manager has the same one for as long as it lives."""
+        control = self.control()
+        if self._seen is None or self._seen[0] is not control:
+            self._seen = (control, (await self.cluster()).id)
+        return self._seen[1]

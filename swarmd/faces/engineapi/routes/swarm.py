@@ -215,12 +215,12 @@ async def update(context: Context, call: Call) -> web.StreamResponse:
         manager_join_token=_rotate(call, "rotateManagerToken"),
         manager_unlock_key=_rotate(call, "rotateManagerUnlockKey"),
     )
-    cluster = await context.cluster()
+    cluster_id = await context.cluster_id()
     if fields.text("Name") not in ("", "default"):
         raise bad_request(texts.SPEC_NAME)
     spec = cluster_spec(fields)
     spec.annotations.name = "default"
-    request = api.UpdateClusterRequest(cluster_id=cluster.id, spec=spec, rotation=rotation)
+    request = api.UpdateClusterRequest(cluster_id=cluster_id, spec=spec, rotation=rotation)
     request.cluster_version.index = version
     await context.ask("Control/UpdateCluster", request)
     return call.replies.empty()
