@@ -35,7 +35,7 @@ from swarmd import api
 from swarmd.api import raftpb
 from swarmd.base.errors import SwarmError
 from swarmd.rpc.client import dial, dial_manager
-from swarmd.rpc.peer import Peer
+from swarmd.rpc.peer import Caller, Peer
 from swarmd.rpc.streams import as_generator
 from swarmd.rpc.tls import Credentials
 from swarmd.rpc.wirecaller import WireCaller
@@ -89,13 +89,13 @@ async def cost_of_calls(
 ) -> float:
     """CPU microseconds of the server per call."""
     request = api.HeartbeatRequest(session_id="a-session-id-of-25-letters")
-    before = cpu_seconds(pid)
-    for number in range(given.calls):
+    before, calls = cpu_seconds(pid), int(given.calls)
+    for number in range(calls):
         caller = callers[number % len(callers)]
         await caller.unary("Dispatcher/Heartbeat", request, timeout=timeout)
         if given.pause:
             await asyncio.sleep(given.pause / 1000)
-    return (cpu_seconds(pid) - before) / given.calls * 1e6
+    return (cpu_seconds(pid) - before) / calls * 1e6
 
 
 async def cost_of_idling(pid: int, address: str, worker: Credentials, connections: int) -> float:
@@ -127,7 +127,10 @@ async def between_managers(pid: int, address: str, manager: Credentials, given: 
     """What a Raft message costs its sender and its receiver, and how long it takes."""
     message = raftpb.Message(type=raftpb.MsgApp, to=2, term=4, index=7, commit=7)
     message.entries.add(Term=4, Index=8, Data=bytes(300))
-    ways = {"grpcio": await dial(address, manager), "our own": await dial_manager(address, manager)}
+    ways: dict[str, Caller] = {
+        "grpcio": await dial(address, manager),
+        "our own": await dial_manager(address, manager),
+    }
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     for number in range(given.rounds + 1):
         for name, caller in ways.items():

@@ -25,10 +25,10 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from bench.figures import Figures, Target, load, machine
+from bench import program
+from bench.figures import Figures, Target, load
 from bench.ledgers import Journal, Ledger, Window, Writer, audit, open_ledger, read_ledger
-from bench.manager import prepare, terminate_politely, unable
-from bench.managers import KINDS, PORT, Kind, Lan, Manager, init_body, wait_until
+from bench.managers import KINDS, PORT, Kind, Lan, Manager, init_body, running, wait_until
 from bench.rest import Refused, Rest
 
 MANAGERS = 3
@@ -66,11 +66,11 @@ class Group:
         self._may_write = threading.Event()
         self._over = threading.Event()
         self._threads = [
-            threading.Thread(target=writer.run, args=(self.journal, self._may_write, self._over))
-            for writer in (
-                Writer(f"{at.name}-{ledger.name}", at.name, lambda at=at: at.socket, ledger)
-                for at, ledger in ledgers
+            threading.Thread(
+                target=_writer(at, ledger).run,
+                args=(self.journal, self._may_write, self._over),
             )
+            for at, ledger in ledgers
         ]
         self._chance = random.Random(SEED)
 
@@ -161,6 +161,10 @@ class Group:
         return split + audit(self.journal.all(), one, self.outages)
 
 
+def _writer(at: Manager, ledger: Ledger) -> Writer:
+    return Writer(f"{at.name}-{ledger.name}", at.name, lambda: at.socket, ledger)
+
+
 def _nodes(at: Manager) -> list[dict[str, Any]]:
     """What a manager lists; nothing while it cannot."""
     try:
@@ -177,7 +181,7 @@ def group(kind: Kind) -> Iterator[Group]:
     with contextlib.ExitStack() as stack:
         lan = stack.enter_context(Lan())
         managers = [
-            stack.enter_context(kind(f"{kind.label[0]}{number + 1}", lan=lan))
+            stack.enter_context(running(kind, lan, f"{kind.label[0]}{number + 1}"))
             for number in range(MANAGERS)
         ]
         first, *others = managers
@@ -300,21 +304,11 @@ def options(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Measure and print; the exit status."""
     given = options(arguments)
-    reason = unable()
-    if reason is not None:
-        print(f"bench.failover: cannot measure here: {reason}", file=sys.stderr)
-        return 2
-    terminate_politely()
-    prepare()
-    print("\n".join(machine()), flush=True)
+    program.require_managers("bench.failover")
     noted = Figures()
-    try:
+    with program.reported(noted, given.json):
         kills = {"swarmd": given.kills, "engine": given.stock_kills}
         faults = measure(kills, given.block, noted)
-    finally:
-        print(noted.table())
-        if given.json is not None:
-            given.json.write_text(noted.raw())
     print("\n".join(f"FAULT {fault}" for fault in faults) or "every write is accounted for")
     return 1 if faults else 0
 

@@ -10,20 +10,12 @@ Ends with 1 when a figure misses its target, except in a --quick run.
 from __future__ import annotations
 
 import argparse
-import compileall
-import resource
-import shutil
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
-from bench import figures
+from bench import program
+from bench.figures import Figures
 from bench.scenarios import QUICK, SCENARIOS, Sizes, run
-from tests.harness.lan import missing
-
-ROOT = Path(__file__).resolve().parents[1]
-OPEN_FILES = 8192  # a TLS connection per simulated node, on both ends
 
 
 def options(arguments: list[str]) -> argparse.Namespace:
@@ -40,55 +32,14 @@ def options(arguments: list[str]) -> argparse.Namespace:
     return given
 
 
-def unable() -> str | None:
-    """Why nothing can be measured here, or None."""
-    reason = missing()
-    if reason is None and shutil.which("dockerd") is None:
-        reason = "dockerd is not installed"
-    return reason
-
-
-def prepare() -> None:
-    """Compile the byte code (start-up is measured) and allow enough open files.
-
-    Ends the program when the tree does not compile.
-    """
-    for folder in ("swarmd", "bench", "tests/harness"):
-        if not compileall.compile_dir(str(ROOT / folder), quiet=1):
-            sys.exit(f"bench: {folder} does not compile")
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-
-
-def terminate_politely() -> None:
-    """Make SIGTERM unwind the program, so that everything started is ended."""
-    signal.signal(signal.SIGTERM, _terminated)
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
-
-
 def main(arguments: list[str]) -> int:
     """Measure and print; the exit status."""
     given = options(arguments)
-    reason = unable()
-    if reason is not None:
-        print(f"bench.manager: cannot measure here: {reason}", file=sys.stderr)
-        return 2
-    terminate_politely()
-    prepare()
-    print("\n".join(figures.machine()), flush=True)
-    noted = figures.Figures()
-    try:
+    program.require_managers("bench.manager")
+    noted = Figures()
+    with program.reported(noted, given.json):
         run(given.only, QUICK if given.quick else Sizes(), noted)
-    finally:
-        print(noted.table())
-        if given.json is not None:
-            given.json.write_text(noted.raw())
-    return 1 if noted.missed() and not given.quick else 0
+    return program.status(noted, given.quick)
 
 
 if __name__ == "__main__":

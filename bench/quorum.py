@@ -20,10 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import figures, httpload
+from bench import httpload, program
 from bench.figures import Figures, Target, load
 from bench.fleet import Fleet
-from bench.manager import prepare, terminate_politely, unable
 from bench.managers import (
     KINDS,
     PORT,
@@ -172,7 +171,7 @@ def write_round(group: Group, way: str, mark: str, sizes: Sizes) -> dict[str, tu
 def _newest(manager: Manager) -> int:
     """The newest version of any node: the index of the log entry before its last change."""
     with Rest(manager.socket) as rest:
-        return max(node["Version"]["Index"] for node in rest.call("GET", "/nodes"))
+        return max(int(node["Version"]["Index"]) for node in rest.call("GET", "/nodes"))
 
 
 _TARGETS = {"writes": EIGHT_TIMES, "latency, p99": NO_MORE}
@@ -219,22 +218,12 @@ def options(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Measure and print; the exit status."""
     given = options(arguments)
-    reason = unable()
-    if reason is not None:
-        print(f"bench.quorum: cannot measure here: {reason}", file=sys.stderr)
-        return 2
-    terminate_politely()
-    prepare()
-    print("\n".join(figures.machine()), flush=True)
+    program.require_managers("bench.quorum")
     noted = Figures()
     quick = Sizes(rounds=1, nodes=40, passes=1, settle_seconds=1)
-    try:
+    with program.reported(noted, given.json):
         run(quick if given.quick else Sizes(rounds=given.rounds), given.ways, noted)
-    finally:
-        print(noted.table())
-        if given.json is not None:
-            given.json.write_text(noted.raw())
-    return 1 if noted.missed() and not given.quick else 0
+    return program.status(noted, given.quick)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import contextlib
 import itertools
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from bench.figures import load, machine, spread
-from bench.manager import terminated
+from bench import program
+from bench.figures import load, spread
 from bench.rafts import load as clients
 from bench.rafts.processes import run
 from bench.rafts.systems import SYSTEMS, Etcd, Own, Running
@@ -180,16 +179,10 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if given.quick:
         given.rounds, given.seconds = 1, 0.3
-    signal.signal(signal.SIGTERM, terminated)
-    print("\n".join(machine()), flush=True)
     results = Results()
-    try:
+    with program.reported(results, given.json):
         measure(given, results)
         results.notes += ratios(results)
-    finally:
-        print(results.table())
-        if given.json is not None:
-            given.json.write_text(results.raw())
     return 0
 
 

@@ -44,7 +44,7 @@ from swarmd.manager.roles import RoleEffects
 from swarmd.manager.services.health import Health
 from swarmd.manager.services.resource import ResourceAllocator
 from swarmd.manager.services.watchapi import Watch
-from swarmd.manager.watch import Watch as Changes
+from swarmd.manager.watch import StoreWatch
 from swarmd.rpc.client import MANAGER_NAME, dial_manager
 from swarmd.rpc.inprocess import InProcess
 from swarmd.rpc.peer import MANAGER_ROLE, Caller, Peer
@@ -127,7 +127,7 @@ class Manager:
         self.address = OwnAddress(self.raft, self, entropy, config.wanted_addr)
         """What this manager is known by, and the way to change that."""
         self._caller = self._own_caller("")
-        self._watched: dict[int, Changes] = {}
+        self._watched: dict[int, StoreWatch] = {}
         self._caller_addr = ""
         self._server = Server(
             self._services,
@@ -175,13 +175,13 @@ class Manager:
         return self._caller
 
     @contextmanager
-    def changes(self, wanted: Callable[[Event], bool]) -> Iterator[Changes]:
+    def changes(self, wanted: Callable[[Event], bool]) -> Iterator[StoreWatch]:
         """What changes in this manager's copy of the store, while the block lasts.
 
         For this process only: the objects are the stored ones themselves. A reader gets
         `ChannelClosed` when it falls behind, and when this manager ends.
         """
-        with Changes(self.store, wanted) as changes:
+        with StoreWatch(self.store, wanted) as changes:
             self._watched[id(changes)] = changes
             try:
                 yield changes

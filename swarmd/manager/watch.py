@@ -1,4 +1,4 @@
-"""`Watch`: read the store's changes from a task, without ever holding up the writer."""
+"""`StoreWatch`: read the store's changes from a task, without ever holding up the writer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swarmd.base.limits import watch_events_max
 from swarmd.cluster.store import Batch, Event, Store
 
 
-class Watch:
+class StoreWatch:
     """Changes from the moment it is made, in order. A context manager; one reader.
 
     A reader that falls too far behind is cut off (`ChannelClosed`) and has to look at the

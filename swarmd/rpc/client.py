@@ -6,7 +6,8 @@ calls, as managers that open no streams to each other, is up sooner and smaller 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from swarmd.base.clock import Clock, SystemClock
 from swarmd.base.entropy import Entropy, SystemEntropy
@@ -15,10 +16,13 @@ from swarmd.rpc.peer import Caller, Metadata
 from swarmd.rpc.tls import Credentials
 
 if TYPE_CHECKING:
+    from swarmd.rpc.reconnect import Reconnecting
     from swarmd.rpc.unarycaller import UnaryCaller
     from swarmd.rpc.wirecaller import WireCaller
 
 __all__ = ["CA_NAME", "MANAGER_NAME", "Caller", "Credentials", "Metadata", "dial", "dial_manager"]
+
+AnyCaller = TypeVar("AnyCaller", bound="Reconnecting[Any]")
 
 
 async def dial(
@@ -38,11 +42,7 @@ async def dial(
     """
     from swarmd.rpc.wirecaller import WireCaller
 
-    caller = WireCaller(
-        addr, credentials, server_name, timeout, clock or SystemClock(), entropy or SystemEntropy()
-    )
-    await caller.connect()
-    return caller
+    return await _connected(WireCaller, addr, credentials, server_name, timeout, clock, entropy)
 
 
 async def dial_manager(
@@ -57,7 +57,19 @@ async def dial_manager(
     """As `dial`, for a caller that makes many unary calls and hardly any streams."""
     from swarmd.rpc.unarycaller import UnaryCaller
 
-    caller = UnaryCaller(
+    return await _connected(UnaryCaller, addr, credentials, server_name, timeout, clock, entropy)
+
+
+async def _connected(
+    make: Callable[[str, Credentials, str, float, Clock, Entropy], AnyCaller],
+    addr: str,
+    credentials: Credentials,
+    server_name: str,
+    timeout: float,
+    clock: Clock | None,
+    entropy: Entropy | None,
+) -> AnyCaller:
+    caller = make(
         addr, credentials, server_name, timeout, clock or SystemClock(), entropy or SystemEntropy()
     )
     await caller.connect()

@@ -97,8 +97,8 @@ class LeaderProxy:
             return True
         return not method.reads and self._leadership.is_leader()
 
-    async def here(self, method: Method, local: Callable[[], Awaitable[Any]]) -> Any:
-        """One call answered on this manager whoever leads; but nothing old is shown for new.
+    async def be_certain(self, method: Method) -> None:
+        """Before this manager answers a call whoever leads: nothing old is shown for new.
 
         Raises `Unavailable` where another manager would know better. Its text makes stock
         managers, who asked because they took us for the leader, ask the next one.
@@ -110,7 +110,6 @@ class LeaderProxy:
                 if error.message == NO_LEADER:
                     raise
                 raise Unavailable(DEPOSED) from error
-        return await local()
 
     async def unary(
         self, method: Method, request: Message, origin: Origin, local: Callable[[], Awaitable[Any]]
@@ -143,7 +142,8 @@ class LeaderProxy:
     ) -> Any:
         """One attempt, at the leader's or here; raises `Unavailable` when it was deposed."""
         if caller is None:
-            return await self.here(method, local)
+            await self.be_certain(method)
+            return await local()
         return await caller.unary(
             method.short, request, timeout=origin.remaining(), metadata=origin.onward()
         )

@@ -245,7 +245,8 @@ class _Desk:
                     method, request, _origin(call), lambda: handler(request, peer)
                 )
             else:
-                response = await proxy.here(method, lambda: handler(request, peer))
+                await proxy.be_certain(method)
+                response = await handler(request, peer)
             call.answer(response.SerializeToString())
 
         async def serve(call: Call) -> None:

@@ -44,6 +44,19 @@ def unlock_key(daemon: Daemon) -> str:
     return str(daemon.get("/swarm/unlockkey")["UnlockKey"])
 
 
+def init_locked(daemon: Daemon) -> None:
+    """Make it the manager of a new swarm with autolock, as the docker CLI asks for it."""
+    daemon.post(
+        "/swarm/init",
+        {
+            "ListenAddr": daemon.addr,
+            "AdvertiseAddr": daemon.addr,
+            "AutoLockManagers": True,
+            "Spec": {"EncryptionConfig": {"AutoLockManagers": True}},
+        },
+    )
+
+
 def unlock(daemon: Daemon, key: str) -> None:
     daemon.post("/swarm/unlock", {"UnlockKey": key})
 
@@ -62,15 +75,7 @@ def refusal(daemon: Daemon, method: str, path: str, body: object = None) -> tupl
 
 def test_a_locked_manager_waits_for_its_key(place: Path) -> None:
     with Daemon(place / "m") as daemon:
-        daemon.post(
-            "/swarm/init",
-            {
-                "ListenAddr": daemon.addr,
-                "AdvertiseAddr": daemon.addr,
-                "AutoLockManagers": True,
-                "Spec": {"EncryptionConfig": {"AutoLockManagers": True}},
-            },
-        )
+        init_locked(daemon)
         daemon.wait_ready("m")
         assert is_sealed(daemon)
         key, before = unlock_key(daemon), daemon.shape()
@@ -108,15 +113,7 @@ def test_a_locked_manager_waits_for_its_key(place: Path) -> None:
 def locked(place: Path) -> Iterator[tuple[Daemon, str]]:
     """A sole manager that was started again and waits for its key; and the key."""
     with Daemon(place / "m") as daemon:
-        daemon.post(
-            "/swarm/init",
-            {
-                "ListenAddr": daemon.addr,
-                "AdvertiseAddr": daemon.addr,
-                "AutoLockManagers": True,
-                "Spec": {"EncryptionConfig": {"AutoLockManagers": True}},
-            },
-        )
+        init_locked(daemon)
         key = unlock_key(daemon)
         assert key.startswith("SWMKEY-1-")
         daemon.restart()

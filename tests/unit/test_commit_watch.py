@@ -9,7 +9,7 @@ import pytest
 from swarmd import api
 from swarmd.base.aio import ChannelClosed
 from swarmd.cluster.store import Action, Store
-from swarmd.manager.watch import Watch
+from swarmd.manager.watch import StoreWatch
 
 
 def put(store: Store, *ids: str, kind: type = api.Config) -> None:
@@ -24,7 +24,7 @@ def put(store: Store, *ids: str, kind: type = api.Config) -> None:
 async def test_changes_come_in_order_from_the_moment_it_is_made() -> None:
     store = Store()
     put(store, "before")
-    with Watch(store) as watch:
+    with StoreWatch(store) as watch:
         put(store, "a", "b")
         put(store, "c")
         first, second = await watch.next(), await watch.next()
@@ -35,7 +35,7 @@ async def test_changes_come_in_order_from_the_moment_it_is_made() -> None:
 
 async def test_a_reader_waits_for_the_next_change() -> None:
     store = Store()
-    with Watch(store) as watch:
+    with StoreWatch(store) as watch:
         reading = asyncio.ensure_future(watch.next())
         await asyncio.sleep(0)
         assert not reading.done()
@@ -45,7 +45,7 @@ async def test_a_reader_waits_for_the_next_change() -> None:
 
 async def test_only_wanted_events_are_seen_but_every_restore() -> None:
     store = Store()
-    with Watch(store, lambda event: event.object.id.startswith("w")) as watch:
+    with StoreWatch(store, lambda event: event.object.id.startswith("w")) as watch:
         put(store, "x", "w1")
         put(store, "y")
         put(store, "w2", kind=api.Secret)
@@ -61,7 +61,7 @@ async def test_only_wanted_events_are_seen_but_every_restore() -> None:
 
 async def test_a_reader_too_far_behind_is_cut_off_after_what_it_has() -> None:
     store = Store()
-    with Watch(store, batches_max=3) as watch:
+    with StoreWatch(store, batches_max=3) as watch:
         for number in range(6):
             put(store, f"c{number}")
         for number in range(3):
@@ -72,7 +72,7 @@ async def test_a_reader_too_far_behind_is_cut_off_after_what_it_has() -> None:
 
 async def test_a_closed_watch_hears_nothing_more() -> None:
     store = Store()
-    watch = Watch(store)
+    watch = StoreWatch(store)
     put(store, "a")
     watch.close()
     put(store, "b")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -949,27 +949,57 @@ async def test_labels_that_waited_are_told_in_the_end(
         await stream.aclose()
 
 
-@pytest.mark.parametrize("change", ["role", "certificate", "membership", "status"])
-async def test_what_a_node_acts_upon_never_waits(
-    world: World, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
-    monkeypatch.setattr(hub, "idle_news_seconds", 3600.0)
+Edit = Callable[[api.Node], object]
+ACTED_UPON: dict[str, Edit] = {
+    "role": lambda node: setattr(node, "role", api.NodeRole.MANAGER),
+    "desired role": lambda node: setattr(node.spec, "desired_role", api.NodeRole.MANAGER),
+    "membership": lambda node: setattr(node.spec, "membership", api.NodeSpec.Membership.PENDING),
+    "availability": lambda node: setattr(
+        node.spec, "availability", api.NodeSpec.Availability.PAUSE
+    ),
+    "certificate": lambda node: setattr(
+        node.certificate.status, "state", api.IssuanceStatus.State.ROTATE
+    ),
+    "status": lambda node: setattr(node.status, "message", "heard"),
+    "networks": lambda node: node.attachments.add(addresses=["10.0.1.2/24"]),
+    "ingress, as of old": lambda node: node.attachment.addresses.append("10.0.0.2/24"),
+    "VXLAN port": lambda node: setattr(node, "VXLANUDPPort", 4790),
+}
+NOT_ACTED_UPON: dict[str, Edit] = {
+    "name": lambda node: setattr(node.spec.annotations, "name", "other"),
+    "description": lambda node: setattr(node.description, "hostname", "other"),
+}
 
-    def act(node: api.Node) -> None:
-        node.spec.annotations.labels["rack"] = "9"
-        if change == "role":
-            node.role = api.NodeRole.MANAGER
-        elif change == "certificate":
-            node.certificate.status.state = api.IssuanceStatus.State.ROTATE
-        elif change == "membership":
-            node.spec.membership = api.NodeSpec.Membership.PENDING
-        else:
-            node.status.message = "heard"
 
+async def racks_told_after(world: World, change: Edit) -> list[str]:
+    """What node a hears of its rack: it was just told of one, and gets another with `change`."""
     async with world.leading(), told_of(world) as told:
         await turns()
         relabel(world, "1")
         await turns()
+        before = world.node("a")
+
+        def act(node: api.Node) -> None:
+            change(node)
+            assert node != before
+            node.spec.annotations.labels["rack"] = "9"
+
         world.edit(api.Node, "a", act)
         await turns()
-        assert racks(told) == ["1", "9"]
+        return racks(told)
+
+
+@pytest.mark.parametrize("what", ACTED_UPON)
+async def test_what_a_node_acts_upon_never_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(hub, "idle_news_seconds", 3600.0)
+    assert await racks_told_after(world, ACTED_UPON[what]) == ["1", "9"]
+
+
+@pytest.mark.parametrize("what", NOT_ACTED_UPON)
+async def test_what_a_node_does_nothing_about_waits_with_its_labels(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(hub, "idle_news_seconds", 3600.0)
+    assert await racks_told_after(world, NOT_ACTED_UPON[what]) == ["1"]

@@ -70,7 +70,7 @@ class Root:
         path_length: int | None = None,
         usage: bool = True,
         extra: x509.ExtensionType | None = None,
-        digest: hashes.HashAlgorithm | None = None,
+        digest: hashes.SHA224 | hashes.SHA256 | None = None,
     ) -> x509.Certificate:
         """A certificate for `other`'s key by ours: the cross-signed one of a rotation."""
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "swarm-ca")])

@@ -182,5 +182,20 @@ def _only_named_anew(old: api.Node, new: api.Node) -> bool:
 
 
 def _acted_upon(node: api.Node) -> tuple[object, ...]:
+    """What of a node it does something about, beside certificate and status.
+
+    A stock node sets up the networks of `attachments` (of the older `attachment`, when ingress
+    is not among those) and the VXLAN port, whenever it is told (swarmkit `node.run`, moby
+    `executor.Configure`). The description is left out: the node itself told it to the manager,
+    and only looks whether it is still what it was. So are the name and the labels, of course.
+    """
     spec = node.spec
-    return spec.desired_role, spec.membership, spec.availability, node.role, list(node.attachments)
+    return (
+        spec.desired_role,
+        spec.membership,
+        spec.availability,
+        node.role,
+        list(node.attachments),
+        node.attachment,
+        node.VXLANUDPPort,
+    )

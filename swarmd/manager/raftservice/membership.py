@@ -61,7 +61,7 @@ class Node(Protocol):
         ...
 
 
-class Changes(Protocol):
+class MemberChanges(Protocol):
     """The leader's way to change members; `raftnode.Membership`."""
 
     async def add(self, node_id: str, addr: str) -> int:
@@ -78,7 +78,7 @@ class RaftMembershipService:
 
     SERVICE = "docker.swarmkit.v1.RaftMembership"
 
-    def __init__(self, node: Node, changes: Changes, check: CheckAddress) -> None:
+    def __init__(self, node: Node, changes: MemberChanges, check: CheckAddress) -> None:
         """`check(addr, seconds, node_id)` dials a manager and asks whether it serves Raft;
         with a node id it must also be that one."""
         self._node = node

@@ -15,7 +15,7 @@ from swarmd.base.aio import ChannelClosed
 from swarmd.base.errors import ResourceExhausted, SwarmError
 from swarmd.cluster.store import Action, Event, Store
 from swarmd.manager.services.watchfilter import add_event, compile_entries
-from swarmd.manager.watch import Watch as Changes
+from swarmd.manager.watch import StoreWatch
 
 NO_VERSIONING = "store does not support versioning"
 OUT_OF_ORDER = "versions are out of order"
@@ -91,7 +91,7 @@ class Watch:
     ) -> AsyncIterator[api.WatchMessage]:
         """Changes from now, or from a version, until the caller has enough."""
         wanted = compile_entries(request.entries)
-        with Changes(self._store, wanted) as changes:
+        with StoreWatch(self._store, wanted) as changes:
             # No await between this and the past: nothing falls between.
             past = self._past(request, wanted)
             yield api.WatchMessage()
