@@ -34,13 +34,18 @@ class Swarmd:
         lan: Lan | None = None,
         args: Sequence[str] = ("--engine", "none"),
         stock_cli: str = "docker",
+        program: Sequence[str] = ("-m", "swarmd"),
     ) -> None:
-        """On the host `name` of `lan`, or in the present namespace on loopback."""
+        """On the host `name` of `lan`, or in the present namespace on loopback.
+
+        `program`: what Python is told to run.
+        """
         self.name = name
         self.host: Host | None = lan.host(name) if lan is not None else None
         self.args = tuple(args)
         """Further options, from the next start on."""
         self._stock_cli = stock_cli
+        self._program = tuple(program)
         self._process: subprocess.Popen[Any] | None = None
         self._stack = contextlib.ExitStack()
         self.root = Path()
@@ -94,7 +99,7 @@ class Swarmd:
 
     def start(self, timeout: float = 20) -> None:
         """Start the daemon and wait until its API answers."""
-        command = [sys.executable, "-m", "swarmd", "--state-dir", str(self.state_dir)]
+        command = [sys.executable, *self._program, "--state-dir", str(self.state_dir)]
         command += ["--run-dir", str(self.root / "run"), "--hostname", self.name, *self.args]
         with open(self.root / "log", "ab") as log:
             options: dict[str, Any] = {

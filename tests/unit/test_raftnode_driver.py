@@ -342,6 +342,23 @@ async def test_members_join_and_hold_the_same_state(group: Group) -> None:
         await write(two, "x")
 
 
+async def test_new_entries_are_acknowledged_before_old_ones_are_applied(group: Group) -> None:
+    one, two, _ = await three(group)
+    left: list[int] = []
+
+    def look(message: raftpb.Message) -> bool:
+        if message.type == raftpb.MsgAppResp and getattr(message, "from") == two.node.id:
+            left.append(two.node.commit_index() - two.node.applied_index())
+        return False
+
+    group.network.dropped = look
+    for number in range(20):
+        await write(one, f"c{number}")
+    await eventually(lambda: two.node.applied_index() == one.node.applied_index())
+    assert max(left) > 0, "acknowledgements left while committed entries waited"
+    assert one.store.save() == two.store.save()
+
+
 async def test_a_new_member_catches_up_by_snapshot(group: Group) -> None:
     one = await group.found("a")
     await one.committer.update(set_raft(interval=10, kept=2))
