@@ -69,11 +69,11 @@ class Member(Swarmd):
 
 
 @contextmanager
-def group(lan: Lan, swarmds: int, engines: int = 0) -> Iterator[list[Node]]:
-    """So many managers of one swarm; a swarmd leads at first."""
+def group(lan: Lan, swarmds: int, engines: int = 0, **how: Any) -> Iterator[list[Node]]:
+    """So many managers of one swarm; a swarmd leads at first. `how` goes to each `Swarmd`."""
     with ExitStack() as stack:
         nodes: list[Node] = [
-            stack.enter_context(Member(f"m{n}", lan=lan)) for n in range(1, swarmds + 1)
+            stack.enter_context(Member(f"m{n}", lan=lan, **how)) for n in range(1, swarmds + 1)
         ]
         nodes += [stack.enter_context(Engine(f"e{n}", lan=lan)) for n in range(1, engines + 1)]
         stack.callback(resume, nodes)

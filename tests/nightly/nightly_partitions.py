@@ -112,7 +112,7 @@ def test_a_minority_refuses_in_the_stock_words(lan: Lan, kind: str) -> None:
                 90,
                 pause=0.5,
             )
-            wait_listed(lost, **{node.name: status(lost, node) for node in nodes})
+            wait_listed(lost, 60, **{node.name: status(lost, node) for node in nodes})
         assert all(len(ids) == 1 for ids in elections(nodes).values()), "two leaders in one term"
 
 

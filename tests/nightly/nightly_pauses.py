@@ -9,17 +9,19 @@ stall beyond the rule is no failure of ours.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 
 import pytest
 
 from bench import httpload
 from tests.harness.engines import require_netns
 from tests.harness.histories import group
-from tests.harness.lan import Lan
+from tests.harness.lan import Lan, wait_until
 from tests.harness.nemesis import elections, ranked
 from tests.harness.quorum import Node, rest
 
@@ -27,6 +29,30 @@ pytestmark = [pytest.mark.netns, pytest.mark.timeout(900)]
 STALL_SECONDS_MAX = 0.3  # beside what a test does itself
 WRITERS = 32
 LOAD_SECONDS = 60.0
+COLLECTION_SECONDS = 0.15
+COLLECTED = re.compile(r"stood still for ([0-9.]+) s to collect garbage")
+
+# The daemon with a heap that takes the collector long, and a collection every second. The heap
+# grows after the daemon has set its own aside (gc.freeze), or the collector would not look at it.
+COLLECTING = f"""
+import gc, runpy, sys, threading, time
+
+def collect():
+    while not gc.get_freeze_count():
+        time.sleep(0.05)
+    heap, took = [], 0.0
+    while True:
+        if took < {COLLECTION_SECONDS} and len(heap) < 60:
+            heap.append([[number] for number in range(100_000)])
+        begun = time.monotonic()
+        gc.collect()
+        took = time.monotonic() - begun
+        print(f"stood still for {{took:.3f}} s to collect garbage", file=sys.stderr, flush=True)
+        time.sleep(0.05 if took < {COLLECTION_SECONDS} else 1)
+
+threading.Thread(target=collect, daemon=True).start()
+runpy.run_module("swarmd", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -75,28 +101,49 @@ def stop_for(node: Node, seconds: float) -> None:
         os.kill(node.pid, signal.SIGCONT)
 
 
-def test_load(nodes: Sequence[Node]) -> None:
-    """32 writers at once, through the leader and through a follower."""
+def write(nodes: Sequence[Node]) -> None:
+    """32 writers at once, through the leader and through a follower in turn."""
     leader, follower, _ = ranked(nodes)
+    end, done = time.monotonic() + LOAD_SECONDS, 0
+    while time.monotonic() < end:
+        for at in (leader, follower):
+            requests = [
+                httpload.request(
+                    "POST",
+                    "/configs/create",
+                    {"Name": f"{at.name}-{time.monotonic_ns()}-{n}", "Data": "eA=="},
+                )
+                for n in range(320)
+            ]
+            result = httpload.run([at.socket], requests, WRITERS)
+            assert not result.refused, result.sample
+            done += len(result.latencies)
+    print(f"{done / LOAD_SECONDS:.0f} writes per second")
 
-    def load() -> None:
-        end, done = time.monotonic() + LOAD_SECONDS, 0
-        while time.monotonic() < end:
-            for at in (leader, follower):
-                requests = [
-                    httpload.request(
-                        "POST",
-                        "/configs/create",
-                        {"Name": f"{at.name}-{time.monotonic_ns()}-{n}", "Data": "eA=="},
-                    )
-                    for n in range(320)
-                ]
-                result = httpload.run(at.socket, requests, WRITERS)
-                assert not result.refused, result.sample
-                done += len(result.latencies)
-        print(f"{done / LOAD_SECONDS:.0f} writes per second")
 
-    quiet(nodes, load)
+def test_load(nodes: Sequence[Node]) -> None:
+    quiet(nodes, lambda: write(nodes))
+
+
+def test_long_collections_under_load() -> None:
+    """Three managers, each of which stands still every second to collect garbage."""
+    require_netns()
+    with Lan() as lan, group(lan, 3, program=("-c", COLLECTING)) as nodes:
+        wait_until("heaps are big", lambda: all(map(long_pauses, nodes)), 60, pause=0.1)
+        time.sleep(5)
+        before = sum(len(long_pauses(node)) for node in nodes)
+        quiet(nodes, lambda: write(nodes))
+        found = sorted(pause for node in nodes for pause in long_pauses(node))
+        print(
+            f"{len(found)} long collections, median {median(found):.3f} s, most {found[-1]:.3f} s"
+        )
+        assert len(found) > before + LOAD_SECONDS, "they went on under load"
+
+
+def long_pauses(node: Node) -> list[float]:
+    """How long the collector held the process up, in seconds."""
+    found = (float(seconds) for seconds in COLLECTED.findall(node.log))
+    return [seconds for seconds in found if seconds >= COLLECTION_SECONDS]
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.7])
