@@ -36,7 +36,7 @@ def test_a_seed_is_a_run():
     assert raft_sim.run_seed(3) != raft_sim.run_seed(4)
 
 
-def find_a_failure(seeds=40):
+def find_a_failure(seeds=120):
     for seed in range(seeds):
         try:
             raft_sim.run_seed(seed)

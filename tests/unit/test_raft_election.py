@@ -105,6 +105,45 @@ def test_a_pre_candidate_follows_a_leader_it_hears():
     assert (group[1].raft.role, group[1].raft.leader) == (FOLLOWER, 2)
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_of_two_that_stand_at_once_one_wins_in_the_first_round(lost):
+    group = Group(3)
+    group.elect(1)
+    group.isolate(1)
+    for id in (3, 2):
+        group.tick(id, 20)
+    group.process(2, 3)
+    assert {group[id].raft.role for id in (2, 3)} == {Role.PRE_CANDIDATE}
+    if lost:
+        group.drop(2)  # what the higher one asked of it
+    group.stabilize(2, 3)
+    assert (group[3].raft.role, group[3].raft.term) == (LEADER, 3)
+    assert (group[2].raft.role, group[2].raft.leader) == (FOLLOWER, 3)
+
+
+@pytest.mark.parametrize(
+    ("origin", "term", "index", "log_term", "granted"),
+    [
+        (2, 2, 1, 1, False),
+        (4, 2, 1, 1, True),  # the higher id stands before us
+        (2, 2, 2, 1, True),  # its log has more
+        (2, 2, 1, 2, True),
+        (2, 3, 1, 1, True),  # it stands for another term
+        (9, 2, 1, 1, True),
+        (1, 2, 1, 1, True),  # no voter: it cannot be asked
+    ],
+)
+def test_who_is_preferred_to_the_own_standing(origin, term, index, log_term, granted):
+    group = Group(3)
+    three = group.add(3, voters=[2, 3, 4])
+    three.node.campaign()
+    group.process(3)
+    three.node.step(vote(PRE_VOTE, origin, 3, term, index=index, log_term=log_term))
+    sent = [(m.type, m.to, m.reject) for m in group.process(3)]
+    assert (raftpb.MsgPreVoteResp, origin, not granted) in sent
+    assert ((PRE_VOTE, origin, False) in sent) is not granted
+
+
 def test_old_pre_votes_do_not_elect():
     """A grant of the pre-vote is no vote once the real election runs."""
     group = Group(5)

@@ -30,18 +30,28 @@ def hup(raft: Raft, *, transfer: bool = False) -> None:
 def _campaign(raft: Raft, *, pre: bool, context: bytes) -> None:
     if pre:
         raft.become_pre_candidate()
-        term, kind = raft.term + 1, raftpb.MsgPreVote
     else:
         raft.become_candidate()
-        term, kind = raft.term, raftpb.MsgVote
     # The own vote counts only once it is durable, see `RawNode.advance`.
-    raft.own_vote = (term, pre)
-    index, log_term = raft.log.last_index(), raft.log.last_term()
+    raft.own_vote = (raft.term + 1 if pre else raft.term, pre)
     for id in raft.membership.voters:
         if id != raft.id:
-            raft.send(
-                new_message(kind, id, term=term, index=index, log_term=log_term, context=context)
-            )
+            ask(raft, id, context)
+
+
+def ask(raft: Raft, id: int, context: bytes = b"") -> None:
+    """Ask a member for its pre-vote or vote, as the role is."""
+    pre = raft.role is Role.PRE_CANDIDATE
+    raft.send(
+        new_message(
+            raftpb.MsgPreVote if pre else raftpb.MsgVote,
+            id,
+            term=raft.term + 1 if pre else raft.term,
+            index=raft.log.last_index(),
+            log_term=raft.log.last_term(),
+            context=context,
+        )
+    )
 
 
 def count_vote(raft: Raft, id: int, granted: bool) -> None:

@@ -95,6 +95,9 @@ def _on_vote_request(raft: Raft, message: raftpb.Message) -> None:
         or (pre and message.term > raft.term)
     )
     granted = free and raft.log.is_up_to_date(message.index, message.logTerm)
+    if granted and pre and _stands_before(raft, message):
+        granted = False
+        candidate.ask(raft, id)
     answer = raftpb.MsgPreVoteResp if pre else raftpb.MsgVoteResp
     # A grant carries the term asked for (our own may be lower in a pre-vote and would be
     # ignored), a refusal carries our own.
@@ -105,6 +108,21 @@ def _on_vote_request(raft: Raft, message: raftpb.Message) -> None:
     if granted and not pre:
         raft.election_elapsed = 0
         raft.vote = id
+
+
+def _stands_before(raft: Raft, message: raftpb.Message) -> bool:
+    """Whether this member asks for the same term with as good a log, and has the higher id.
+
+    Two that grant each other the pre-vote split the vote, and the group waits once more. The
+    one refused grants; it is asked again, as the first request may have been lost.
+    """
+    return (
+        raft.role is Role.PRE_CANDIDATE
+        and message.term == raft.term + 1
+        and sender(message) < raft.id
+        and (message.index, message.logTerm) == (raft.log.last_index(), raft.log.last_term())
+        and sender(message) in raft.membership.voters
+    )
 
 
 def _transfer(raft: Raft, message: raftpb.Message) -> None:
