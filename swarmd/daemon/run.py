@@ -71,13 +71,14 @@ async def serve(config: Config) -> None:
     async with Tasks() as below, Tasks() as above:
         below.spawn(node.run(node_ready), "node")
         await node_ready.wait()
-        above.spawn(face.run(face_ready), "rest-api")
         if config.metrics_addr:
             above.spawn(serve_metrics(config.metrics_addr, metrics_ready), "metrics")
             await metrics_ready.wait()
         if config.discovery is not None:
             above.spawn(serve_discovery(config, config.discovery, hub_ready), "discovery")
             await hub_ready.wait()
+        # The last to listen: scripts take its answer for a daemon that is ready as a whole.
+        above.spawn(face.run(face_ready), "rest-api")
         await face_ready.wait()
         log.info("swarmd %s is ready on %s", VERSION, ", ".join(config.hosts))
         notify("READY=1")
