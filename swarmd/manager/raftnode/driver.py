@@ -399,7 +399,7 @@ class RaftNode:
         """Have the core wait as long as the marks of others say."""
         if self._role is Role.LEADER:
             self._timers.on_members(raw.conf_state().voters, self.id)
-        raw.set_timers(*self._timers.now())
+        raw.set_timers(self._timers.now())
 
     async def _loop(self, ready: asyncio.Event) -> None:
         raw = self._core()
