@@ -43,6 +43,7 @@ class StockEngine:
 
     def __init__(self) -> None:
         self.networks: list[dict[str, Any]] = [BRIDGE]
+        self.version: dict[str, Any] = {"Version": "20.10.24", "ApiVersion": "1.41"}
         self.seen: list[str] = []
         self.bodies: list[Any] = []
         self.lines: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -57,7 +58,7 @@ class StockEngine:
             headers |= {"Builder-Version": "2", "Docker-Experimental": "true"}
             return web.Response(text="OK", headers=headers)
         if path == "/version":
-            return web.json_response({"Version": "20.10.24", "ApiVersion": "1.41"})
+            return web.json_response(self.version)
         if path == "/info":
             body = {"Containers": 3, "Swarm": {"LocalNodeState": "inactive"}, "Warnings": ["w"]}
             return web.json_response(body)
@@ -175,7 +176,8 @@ async def test_ambiguous_and_bad_questions(tmp_path: Path) -> None:
         text = "network aa is ambiguous (2 matches found based on ID prefix)"
         assert (reply.status, reply.message) == (400, text)
         reply = await rest.call("GET", "/networks/x?verbose=maybe")
-        assert (reply.status, reply.message) == (400, "invalid value for verbose: maybe")
+        text = 'strconv.ParseBool: parsing "maybe": invalid syntax'
+        assert (reply.status, reply.message) == (400, f"invalid value for verbose: maybe: {text}")
         reply = await rest.call("GET", "/networks?filters=%7B%22foo%22%3A%5B%22a%22%5D%7D")
         assert (reply.status, reply.message) == (400, "Invalid filter 'foo'")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from swarmd.base.aio import Channel, ChannelClosed, Tasks
-from swarmd.faces.engineapi.call import Call, encode_json
+from swarmd.faces.engineapi.call import STRICT_SINCE, Call, encode_json
 from swarmd.faces.engineapi.context import Context
 from swarmd.faces.engineapi.convert.common import Json
 from swarmd.faces.engineapi.engine import Connection, EngineLink
@@ -51,7 +52,7 @@ def includes(filters: Filters, event: Mapping[str, Any]) -> bool:
 
 async def events(context: Context, call: Call) -> web.StreamResponse:
     """Past events from `since` on, then new ones, until `until` or the client goes."""
-    filters = Filters.parse(call.query.get("filters", ""))
+    filters = call.filters()
     since, end = _time(call, "since"), _time(call, "until")
     if end is not None and since is not None and end < since:
         raise bad_request(_BAD_RANGE.format(since=call.query["since"], until=call.query["until"]))
@@ -88,6 +89,9 @@ def _time(call: Call, name: str) -> int | None:
     try:
         return unix_nanos(text)
     except ValueError as error:
+        if call.version < STRICT_SINCE:
+            quoted = json.dumps(text.partition(".")[0], ensure_ascii=False)
+            raise Refusal(500, f"strconv.ParseInt: parsing {quoted}: invalid syntax") from None
         raise bad_request(f"invalid value for '{name}': {error}") from None
 
 
