@@ -12,7 +12,7 @@ import pytest
 
 from swarmd import api
 from tests.wire.rest_kit import INACTIVE, MANAGER, FakeBackend, serving
-from tests.wire.test_rest_networks import a_manager, both
+from tests.wire.test_rest_networks import a_manager, both, created, listening
 from tests.wire.test_rest_swarm import with_cluster
 
 NODE = {"Role": "worker", "Availability": "active"}
@@ -138,3 +138,34 @@ async def test_the_lowest_version_told_is_the_lowest_served(tmp_path: Path) -> N
         shown = await rest.get("/version")
         assert shown["MinAPIVersion"] == "1.24"
         assert shown["Components"][0]["Details"]["MinAPIVersion"] == "1.24"
+
+
+def at(nanos: int, kind: str) -> bytes:
+    """An event of the engine."""
+    return json.dumps({"Type": kind, "timeNano": nanos}).encode() + b"\n"
+
+
+async def test_what_is_past_comes_in_the_order_of_its_time(tmp_path: Path) -> None:
+    second = 1_000_000_000
+    async with both(tmp_path) as (rest, engine):
+        async with listening(rest) as stream:
+            for name, seconds in (("n1", 10), ("n2", 30)):
+                rest.backend.messages.put_nowait(created("network", name, seconds))
+                await stream.next()
+        engine.past = [at(5 * second, "a"), at(20 * second, "b"), at(40 * second, "c")]
+        rest.clock.advance(100 - rest.clock.now())
+        types = ["a", "network", "b", "network", "c"]
+        filters = "filters=" + quote('{"label":["x"]}')
+        async with listening(rest, "?since=1&until=50") as past:
+            assert [(await past.next())["Type"] for _ in types] == types
+            assert await past.ended()
+            assert engine.seen[-1].endswith("/events?since=1.000000000&until=50.000000000")
+        async with listening(rest, f"?since=1&{filters}") as stream:
+            assert [(await stream.next())["Type"] for _ in "abc"] == ["a", "b", "c"]
+            await engine.lines.put(at(100 * second, "d"))
+            assert (await stream.next())["Type"] == "d"
+            assert engine.seen[-1].endswith(f"/events?since=100.000000001&{filters}")
+        async with listening(rest, "?since=150") as stream:
+            await engine.lines.put(at(160 * second, "e"))
+            assert (await stream.next())["Type"] == "e"
+            assert engine.seen[-1].endswith("/events?since=150.000000000")

@@ -47,6 +47,7 @@ class StockEngine:
         self.seen: list[str] = []
         self.bodies: list[Any] = []
         self.lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.past: list[bytes] | None = None
         self.gone = asyncio.Event()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -79,7 +80,9 @@ class StockEngine:
         return web.json_response({"message": "page not found"}, status=404)
 
     async def events(self, request: web.BaseRequest) -> web.StreamResponse:
-        """A stream of the lines the test puts in."""
+        """What is past, or a stream of the lines the test puts in."""
+        if self.past is not None and "until" in request.query:
+            return web.Response(body=b"".join(self.past), content_type="application/json")
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.enable_chunked_encoding()
         await response.prepare(request)
