@@ -7,6 +7,8 @@ ALPN (managers before 28.0 after a renewal), nor follow a root rotation (wire/PR
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 
 from swarmd.base.clock import Clock
@@ -57,9 +59,18 @@ async def open_link(addr: str, credentials: Credentials, server_name: str, clock
         raise Disconnected(unreachable(addr, error)) from error
 
 
-def unreachable(addr: str, reason: object) -> str:
-    """What stock clients say of a manager they cannot connect to."""
-    return f'connection error: desc = "transport: Error while dialing {addr}: {reason}"'
+def unreachable(addr: str, reason: Exception | str) -> str:
+    """What stock clients say of a manager they cannot connect to, or that is not who it says."""
+    if isinstance(reason, ssl.SSLError):
+        trouble = f"authentication handshake failed: {reason}"
+    elif isinstance(reason, socket.gaierror):
+        trouble = f"Error while dialing dial tcp: lookup {addr.rpartition(':')[0]}: no such host"
+    elif isinstance(reason, OSError) and reason.errno:
+        why = os.strerror(reason.errno).lower()
+        trouble = f"Error while dialing dial tcp {addr}: connect: {why}"
+    else:
+        trouble = f"Error while dialing dial tcp {addr}: {reason}"
+    return f'connection error: desc = "transport: {trouble}"'
 
 
 async def _verified(
