@@ -22,6 +22,7 @@ from swarmd.manager.dispatcher.assignments import AssignmentSet
 from swarmd.manager.dispatcher.hub import Listener
 from swarmd.manager.dispatcher.needs import Committer, Members, Peer
 from swarmd.manager.dispatcher.tenure import STOPPED, Tenure
+from swarmd.manager.dispatcher.writes import check_description, is_published
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +167,13 @@ class Dispatcher:
         """Take the news that the node let go of CSI volumes."""
         tenure = self._require()
         tenure.table.check(peer.node_id, request.session_id)
-        gone = [update.id for update in request.updates if update.unpublished]
+        view = self._store.view()
+        gone = [
+            update.id
+            for update in request.updates
+            # Only what a write can follow from: else a node could queue names without end.
+            if update.unpublished and is_published(view, update.id, peer.node_id)
+        ]
         tenure.queue_unpublished(peer.node_id, gone)
         return api.UpdateVolumeStatusResponse()
 
@@ -216,6 +223,8 @@ class Dispatcher:
 
     async def _enter(self, tenure: Tenure, request: api.SessionRequest, peer: Peer) -> str:
         description = request.description if request.HasField("description") else None
+        if description is not None:
+            check_description(description)
         addr = ip_of(peer.remote_addr)
         if tenure.table.is_current(peer.node_id, request.session_id):
             await tenure.write_ready(peer.node_id, description, addr)
