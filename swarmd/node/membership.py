@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -155,6 +154,7 @@ class Membership:
         coming up does not.
         """
         attempt = 0
+        await self._clear_up()
         while True:
             await self._until_role(is_manager=True)
             try:
@@ -208,12 +208,19 @@ class Membership:
                 if done:
                     return
 
+    async def _clear_up(self) -> None:
+        """Finish what a crash interrupted: the log goes where its manager is none any more."""
+        if self._identity.is_manager:
+            await self._lane.run(self._state.remove_leftovers)
+        else:
+            await self._forget_log()
+
     async def _forget_log(self) -> None:
         """What a manager leaves behind goes with it: the log, and the keys to read it."""
         await self._lane.run(self._erase_log)
 
     def _erase_log(self) -> None:
-        shutil.rmtree(self._state.raft, ignore_errors=True)
+        self._state.forget_log()
         self._keys.update(lambda file: file.without_deks())
 
     async def _run_manager(self, ready: asyncio.Event) -> None:

@@ -96,6 +96,7 @@ class StateDir:
         self.remotes_path = path / "state.json"
         self.settings_path = path / "docker-state.json"
         self.raft = path / "raft"
+        self.raft_gone_path = path / ".raft-gone"
         self.worker = path / "worker"
 
     def prepare(self) -> None:
@@ -153,6 +154,23 @@ class StateDir:
         """Replace the settings."""
         self.prepare()
         write_atomically(self.settings_path, settings.to_json(), _PRIVATE)
+
+    def forget_log(self) -> None:
+        """Remove the Raft log at one stroke: what a crash left of it would pass for a damaged
+        one, and its node could never be a manager again."""
+        self.remove_leftovers()
+        try:
+            os.rename(self.raft, self.raft_gone_path)
+            sync_directory(self.path)
+        except FileNotFoundError:
+            return
+        except OSError:  # a file system of its own, say: bit by bit then
+            shutil.rmtree(self.raft, ignore_errors=True)
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove what a crash left of a log that is gone."""
+        shutil.rmtree(self.raft_gone_path, ignore_errors=True)
 
     def forget(self) -> None:
         """Remove everything, settings first: what is left after a crash starts no node."""
