@@ -27,7 +27,7 @@ from swarmd.node.locker import Locker
 from swarmd.node.moving import follow_address
 from swarmd.node.remotes import OBSERVATION, NoRemotes, Remote, Remotes
 from swarmd.node.renewer import Renewed, Renewer
-from swarmd.node.statedir import KeyStore, NodeSettings, StateDir
+from swarmd.node.statedir import KeyStore, NodeSettings, StateDir, StateError
 from swarmd.rpc.peer import Caller
 from swarmd.rpc.tls import Credentials
 from swarmd.worker.agent import Agent
@@ -361,7 +361,10 @@ class Membership:
             log.warning("the cluster's new root does not fit our certificate: %s", error)
             return
         self._root_pem = pem
-        self._state.save_root(pem)
+        try:
+            self._state.save_root(pem)
+        except OSError as error:  # the next start is told of it again
+            log.error("the cluster's new root was not written down: %s", error)
         self._agent.tls_changed(pem)
 
     def on_session(self, error: SwarmError | None) -> None:
@@ -374,19 +377,28 @@ class Membership:
         while True:
             await self._remotes_changed.wait()
             self._remotes_changed.clear()
-            await self._lane.run(partial(self._state.save_remotes, self.remotes.all()))
+            try:
+                await self._lane.run(partial(self._state.save_remotes, self.remotes.all()))
+            except OSError as error:  # the node lives on what it knows; the next change tries again
+                log.error("the list of managers was not written down: %s", error)
 
     # Certificates
 
     async def _renew(self) -> Identity:
         """Get a new certificate and put it on disk."""
         granted = await self._client.obtain(self._root_pem, Request(current=self._identity))
-        # A worker's key is empty: a manager that was demoted opens its key file with it.
-        await self._lane.run(partial(self._keys.write, granted.identity.pair, granted.kek))
-        if granted.root_pem != self._root_pem:
-            await self._lane.run(partial(self._state.save_root, granted.root_pem))
+        try:
+            await self._lane.run(partial(self._write, granted))
+        except OSError as error:  # the old one is good for a while, maybe the disk is again
+            raise StateError(f"the new certificate was not written down: {error}") from error
         self._granted = granted
         return granted.identity
+
+    def _write(self, granted: Granted) -> None:
+        # A worker's key is empty: a manager that was demoted opens its key file with it.
+        self._keys.write(granted.identity.pair, granted.kek)
+        if granted.root_pem != self._root_pem:
+            self._state.save_root(granted.root_pem)
 
     def _on_renewed(self, outcome: Renewed) -> None:
         """Put a new certificate to use: towards managers, and as a role."""
