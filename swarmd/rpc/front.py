@@ -44,6 +44,10 @@ class Limits:
     anonymous_per_address_max: int = 1024
     """Open connections without certificate from one IP address: joining nodes hold one each
     for seconds, and nobody else has a use for them."""
+    anonymous_max: int = 8192
+    """The same from all addresses: a network of IPv6 has more of them than connections fit."""
+    per_node_max: int = 1024
+    """Open connections with the certificate of one node: it needs a few."""
     connections_max: int = 16_384
     preface_seconds: float = 20.0
     """From the handshake to the HTTP/2 preface and settings. Longer than the handshake: our
@@ -109,7 +113,9 @@ class Front:
         """Where connections come in."""
         self._links: set[Visitor] = set()
         self._pending: Counter[str] = Counter()
-        self._anonymous: Counter[str] = Counter()
+        self._anonymous: Counter[str] = Counter()  # by address
+        self._anonymous_total = 0
+        self._nodes: Counter[str] = Counter()  # by node id
         self._pending_total = 0
         self._used: Credentials | None = None
         self._context: ssl.SSLContext | None = None
@@ -195,12 +201,9 @@ class Front:
             except ValueError as error:
                 self._refuse(link, "certificate", error)
                 return
-        else:
-            link.anonymous = True
-            self._anonymous[link.host] += 1
-            if self._anonymous[link.host] > self._limits.anonymous_per_address_max:
-                self._refuse(link, "limit", "too many connections without certificate")
-                return
+        if trouble := self._count(link, subject):
+            self._refuse(link, "limit", trouble)
+            return
         connection = self._registry.add(subject, link.remote_addr)
 
         def lost(_: Line) -> None:
@@ -212,11 +215,36 @@ class Front:
         line.begin(self._limits.preface_seconds, lambda: link.fail(late))
         link.attach(line)
 
+    def _count(self, link: Visitor, subject: Subject | None) -> str:
+        """Count a connection for whoever made it; why it is one too many, if it is."""
+        limits = self._limits
+        if subject is None:
+            link.anonymous = True
+            self._anonymous[link.host] += 1
+            self._anonymous_total += 1
+            if (
+                self._anonymous[link.host] > limits.anonymous_per_address_max
+                or self._anonymous_total > limits.anonymous_max
+            ):
+                return "too many connections without certificate"
+            return ""
+        link.node_id = subject.node_id
+        self._nodes[link.node_id] += 1
+        if self._nodes[link.node_id] > limits.per_node_max:
+            return f"too many connections of node {link.node_id}"
+        return ""
+
+    def _forget(self, link: Visitor) -> None:
+        if link.anonymous:
+            self._anonymous_total -= 1
+            _decrement(self._anonymous, link.host)
+        elif link.node_id is not None:
+            _decrement(self._nodes, link.node_id)
+
     def gone(self, link: Visitor, error: Exception | None) -> None:
         """A connection is over."""
         self._links.discard(link)
-        if link.anonymous:
-            _decrement(self._anonymous, link.host)
+        self._forget(link)
         _OPEN.dec()
         self.changed()
         line = link.line
@@ -253,13 +281,14 @@ class Front:
 class Visitor(TlsLink):
     """One connection at the front."""
 
-    __slots__ = ("_counted", "_front", "anonymous", "host", "line", "remote_addr")
+    __slots__ = ("_counted", "_front", "anonymous", "host", "line", "node_id", "remote_addr")
 
     def __init__(self, front: Front) -> None:
         super().__init__(front.context(), server_side=True)
         self._front = front
         self._counted = False
         self.anonymous = False
+        self.node_id: str | None = None
         self.line: Line | None = None
         self.host = ""
         self.remote_addr = ""

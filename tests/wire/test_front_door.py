@@ -303,6 +303,36 @@ async def test_open_connections_without_certificate_are_limited_per_address() ->
             await call(again, "CA/GetRootCACertificate", timeout=5)
 
 
+async def test_strangers_from_many_addresses_leave_room_for_nodes() -> None:
+    async with house(Limits(anonymous_max=2)) as at:
+        nobody = Credentials(at.root.pem)
+        async with dialled(at.server, nobody), dialled(at.server, nobody):
+            at.server._front._anonymous.clear()  # as if each came from an address of its own
+            with pytest.raises(Unavailable):
+                async with dialled(at.server, nobody) as three:
+                    await call(three, "CA/GetRootCACertificate", timeout=5)
+            async with dialled(at.server, at.root.issue("w1")) as known:
+                await known.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+
+
+async def test_one_node_does_not_take_all_connections() -> None:
+    async with house(Limits(per_node_max=2)) as at:
+        w1 = at.root.issue("w1")
+        async with dialled(at.server, w1), dialled(at.server, w1):
+            with pytest.raises(Unavailable):
+                async with dialled(at.server, w1) as three:
+                    await three.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+            async with dialled(at.server, at.root.issue("w2")) as other:
+                await other.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+        for _ in range(200):
+            if not len(at.server.registry):
+                break
+            await asyncio.sleep(0.01)
+        assert not at.server._front._nodes
+        async with dialled(at.server, w1) as again:
+            await again.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+
+
 async def test_refusals_are_not_logged_without_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with house(Limits(handshake_seconds=0.3, log_lines_max=5)) as at:
