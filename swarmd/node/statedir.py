@@ -284,7 +284,9 @@ class KeyStore:
             new = identity(pair)
             plain = pem.encode(pem.Block("PRIVATE KEY", pem.first(pair.key_pem).der))
             file = replace(self._file or KeyFile(plain, fips=self._fips), key_pem=plain)
-            if kek is not None:
+            # A manager that was told of a newer unlock key since it asked for this one keeps it:
+            # the key would lie open until the cluster object changes again.
+            if kek is not None and not (new.is_manager and kek.version < file.kek.version):
                 file = file.adopt_kek(kek)
             self.state.prepare()
             cert = pem.normalize(pair.cert_pem)

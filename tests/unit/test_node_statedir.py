@@ -148,6 +148,21 @@ def test_locking_with_a_new_certificate_asks_for_new_raft_keys(state: StateDir) 
     assert store.file().needs_rotation
 
 
+def test_an_unlock_key_that_was_asked_for_earlier_does_not_undo_a_newer_one(
+    state: StateDir,
+) -> None:
+    """Autolock came on between the leader's answer to a renewal and the writing of it."""
+    world, store = World(), store_of(state)
+    store.write(world.pair("n1", ca.MANAGER), KEK(b"", 3))
+    store.update(lambda file: file.with_kek(KEK(b"k" * 32, 5)))
+    renewed = world.pair("n1", ca.MANAGER)
+    store.write(renewed, KEK(b"", 3))
+    assert state.is_locked() and store.file().kek == KEK(b"k" * 32, 5)
+    assert store.identity().pair.cert_pem == renewed.cert_pem
+    store.write(world.pair("n1", ca.MANAGER), KEK(b"", 6))
+    assert not state.is_locked()
+
+
 def test_a_workers_certificate_unlocks(state: StateDir) -> None:
     world, store = World(), store_of(state)
     store.write(world.pair("n1", ca.MANAGER), KEK(b"k" * 32, 5))
