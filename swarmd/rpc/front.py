@@ -46,7 +46,7 @@ class Limits:
     for seconds, and nobody else has a use for them."""
     anonymous_max: int = 8192
     """The same from all addresses: a network of IPv6 has more of them than connections fit."""
-    per_node_max: int = 1024
+    per_node_max: int = 256
     """Open connections with the certificate of one node: it needs a few."""
     connections_max: int = 16_384
     preface_seconds: float = 20.0
