@@ -74,6 +74,20 @@ async def test_volumes_that_are_not_the_nodes_are_not_queued(world: World) -> No
         await stream.aclose()
 
 
+async def test_reports_without_status_make_one_line(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world.leading():
+        stream, message = await world.register("a")
+        request = api.UpdateTaskStatusRequest(session_id=message.session_id)
+        for number in range(1000):
+            request.updates.add(task_id=f"{number}")
+        await world.dispatcher.update_task_status(request, Caller("a"))
+        assert "node a reports 1000 tasks without status" in caplog.messages
+        assert len(caplog.messages) < 5
+        await stream.aclose()
+
+
 async def test_a_node_has_so_many_streams_and_no_more(world: World) -> None:
     async with world.leading():
         stream, message = await world.register("a")

@@ -148,9 +148,10 @@ class Dispatcher:
         tenure.table.check(peer.node_id, request.session_id)
         view = self._store.view()
         reports: list[tuple[str, api.TaskStatus]] = []
+        bare = 0
         for update in request.updates:
             if not update.HasField("status"):
-                log.warning("node %s reports task %s without status", peer.node_id, update.task_id)
+                bare += 1
                 continue
             task = view.get(api.Task, update.task_id)
             if task is None:
@@ -158,6 +159,8 @@ class Dispatcher:
             if task.node_id != peer.node_id:
                 raise PermissionDenied(FOREIGN_TASK)
             reports.append((update.task_id, update.status))
+        if bare:
+            log.warning("node %s reports %d tasks without status", peer.node_id, bare)
         tenure.queue_statuses(reports)
         return api.UpdateTaskStatusResponse()
 
