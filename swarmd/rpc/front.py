@@ -38,7 +38,8 @@ class Limits:
 
     handshake_seconds: float = 5.0
     pending_max: int = 2048
-    """Handshakes under way at once, all addresses."""
+    """Handshakes under way at once, all addresses; the oldest makes room for another. Who means
+    it is done in a moment, and silent strangers must not keep nodes out."""
     pending_per_address_max: int = 1024
     """Handshakes under way at once from one IP address (many nodes behind one NAT)."""
     anonymous_per_address_max: int = 1024
@@ -116,7 +117,7 @@ class Front:
         self._anonymous: Counter[str] = Counter()  # by address
         self._anonymous_total = 0
         self._nodes: Counter[str] = Counter()  # by node id
-        self._pending_total = 0
+        self._shaking: dict[Visitor, None] = {}  # in the order they came
         self._used: Credentials | None = None
         self._context: ssl.SSLContext | None = None
         self._changed = asyncio.Event()
@@ -169,22 +170,28 @@ class Front:
         limits = self._limits
         _OPEN.inc()
         self._links.add(link)
-        self._pending_total += 1
+        self._shaking[link] = None
         self._pending[link.host] += 1
         if (
-            self._pending_total > limits.pending_max
-            or self._pending[link.host] > limits.pending_per_address_max
+            self._pending[link.host] > limits.pending_per_address_max
             or len(self._links) > limits.connections_max
         ):
-            self._refusals.note("limit", link.remote_addr, "too many connections")
-            link.abort()
+            self._turn_away(link, "too many connections")
             return
+        if len(self._shaking) > limits.pending_max:
+            self._turn_away(next(iter(self._shaking)), "too many handshakes")
         link.begin(limits.handshake_seconds)
 
-    def settled(self, host: str) -> None:
+    def _turn_away(self, link: Visitor, why: str) -> None:
+        self._refusals.note("limit", link.remote_addr, why)
+        self.settled(link)
+        link.abort()
+
+    def settled(self, link: Visitor) -> None:
         """A handshake is over, for good or bad."""
-        self._pending_total -= 1
-        _decrement(self._pending, host)
+        if link in self._shaking:
+            del self._shaking[link]
+            _decrement(self._pending, link.host)
 
     def identify(self, link: Visitor) -> None:
         """Look at a finished handshake and, if it is acceptable, take calls on it.
@@ -281,12 +288,11 @@ class Front:
 class Visitor(TlsLink):
     """One connection at the front."""
 
-    __slots__ = ("_counted", "_front", "anonymous", "host", "line", "node_id", "remote_addr")
+    __slots__ = ("_front", "anonymous", "host", "line", "node_id", "remote_addr")
 
     def __init__(self, front: Front) -> None:
         super().__init__(front.context(), server_side=True)
         self._front = front
-        self._counted = False
         self.anonymous = False
         self.node_id: str | None = None
         self.line: Line | None = None
@@ -299,23 +305,17 @@ class Visitor(TlsLink):
         keep_alive(transport)
         self.remote_addr = address.of_socket(transport.get_extra_info("peername"))
         self.host = self.remote_addr.rpartition(":")[0]
-        self._counted = True
         self._front.admit(self)
 
     def opened(self) -> None:
         """The handshake succeeded."""
-        self._settle()
+        self._front.settled(self)
         self._front.identify(self)
 
     def closed(self, error: Exception | None) -> None:
         """The connection is over."""
-        self._settle()
+        self._front.settled(self)
         self._front.gone(self, error)
-
-    def _settle(self) -> None:
-        if self._counted:
-            self._counted = False
-            self._front.settled(self.host)
 
 
 def _decrement(counts: Counter[str], key: str) -> None:
