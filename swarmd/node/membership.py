@@ -395,10 +395,12 @@ class Membership:
         return granted.identity
 
     def _write(self, granted: Granted) -> None:
-        # A worker's key is empty: a manager that was demoted opens its key file with it.
-        self._keys.write(granted.identity.pair, granted.kek)
+        # The root first: a newer one was believed because the present certificate is good under
+        # it. The new certificate is not under the old root, and a node that starts so is lost.
         if granted.root_pem != self._root_pem:
             self._state.save_root(granted.root_pem)
+        # A worker's key is empty: a manager that was demoted opens its key file with it.
+        self._keys.write(granted.identity.pair, granted.kek)
 
     def _on_renewed(self, outcome: Renewed) -> None:
         """Put a new certificate to use: towards managers, and as a role."""

@@ -17,11 +17,12 @@ from swarmd.base.entropy import SeededEntropy
 from swarmd.cluster import ca
 from swarmd.cluster.ca.keyfile import KEK
 from swarmd.node import membership as module
+from swarmd.node import statedir
 from swarmd.node.identity import Granted
 from swarmd.node.membership import Membership, Outfit
 from swarmd.node.remotes import Remote
 from swarmd.node.statedir import KeyStore, NodeSettings, StateDir, StateError
-from tests.harness.ca_kit import NOW, World
+from tests.harness.ca_kit import CLUSTER_ID, NOW, World
 from tests.harness.raftnodes import eventually
 
 
@@ -99,3 +100,51 @@ async def test_a_root_that_cannot_be_written_down_is_trusted_all_the_same(
     node.membership.on_root_ca(b"another root")
     assert "new root was not written down: [Errno 28]" in caplog.text
     assert node.membership.credentials().roots_pem == b"another root"
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+async def test_killed_at_any_step_of_a_renewal_root_and_certificate_fit_each_other(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that missed the end of a root rotation gets a new root with its certificate."""
+    old, new = node.world.root, ca.new_root(NOW, node.world.entropy)
+    assert new.signer is not None
+    cross = ca.cross_sign(old, new.pem)
+    during = ca.load_root(
+        old.pem, NOW, signing_cert=cross, signing_key=new.signer.key_pem, intermediates=cross
+    )
+    node.keys.write(pair_of(during, node.world))
+    renewed = pair_of(new, node.world)
+    issuer = ca.verify(renewed.cert_pem, new.pem, NOW).issuer
+    granted = Granted(ca.identity(renewed), issuer, KEK(), new.pem)
+    steps = 0
+    for step in range(20):
+        left = step
+
+        def killed(*args: Any, real: Any = statedir.write_atomically) -> None:
+            nonlocal left
+            if not left:
+                raise Killed
+            left -= 1
+            real(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("swarmd.node.statedir.write_atomically", killed)
+            try:
+                node.membership._write(granted)
+            except Killed:
+                steps += 1
+            else:
+                break
+        found = KeyStore(node.state, SeededEntropy(2)).open()
+        assert ca.verify(found.pair.cert_pem, node.state.trusted_roots(), NOW)
+    assert steps == 3
+
+
+def pair_of(root: ca.RootCA, world: World) -> ca.KeyPair:
+    key, csr = ca.new_key_and_csr()
+    subject = ca.Subject("n1", CLUSTER_ID, (ca.WORKER,))
+    return ca.KeyPair(ca.sign(root, csr, subject, now=NOW, entropy=world.entropy), key)
