@@ -101,8 +101,8 @@ class StateDir:
 
     def prepare(self) -> None:
         """Make the directory (0700) and the one for certificates (0755)."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.certificates.mkdir(mode=0o755, exist_ok=True)
+        make_durably(self.path, 0o700)
+        make_durably(self.certificates, 0o755)
 
     def root_pem(self) -> bytes | None:
         """The trusted roots, or None before the node belongs to a cluster."""
@@ -349,6 +349,15 @@ def write_atomically(path: Path, data: bytes, mode: int) -> None:
             temp.unlink()
         raise
     sync_directory(path.parent)
+
+
+def make_durably(path: Path, mode: int) -> None:
+    """Make a directory, and its parents, that a power cut does not take away with all in it."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    for made in reversed(missing):
+        with contextlib.suppress(PermissionError):  # a parent that cannot be listed
+            sync_directory(made.parent)
 
 
 def sync_directory(path: Path) -> None:

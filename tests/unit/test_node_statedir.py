@@ -171,6 +171,25 @@ def test_a_workers_certificate_unlocks(state: StateDir) -> None:
     assert store_of(state).open().role == ca.WORKER
 
 
+def test_new_directories_survive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    real = statedir.sync_directory
+
+    def note(path: Path) -> None:
+        synced.append(path)
+        real(path)
+
+    monkeypatch.setattr(statedir, "sync_directory", note)
+    state = StateDir(tmp_path / "var" / "swarm")
+    state.prepare()
+    assert synced == [tmp_path, tmp_path / "var", state.path]
+    assert (mode(state.path), mode(state.certificates)) == (0o700, 0o755)
+    state.prepare()
+    assert len(synced) == 3, "once"
+
+
 def test_an_update_that_changes_nothing_writes_nothing(state: StateDir) -> None:
     store = store_of(state)
     store.write(World().pair("n1"))
