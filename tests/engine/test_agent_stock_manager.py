@@ -145,6 +145,7 @@ def test_our_worker_lives_in_a_stock_swarm() -> None:
         token = boss.docker("swarm", "join-token", "-q", "worker").stdout.strip()
         with Worker(lan.host("ours"), f"{boss.ip}:2377", token) as worker:
             wait_until("our node is ready", lambda: state_of(boss, worker) == "ours Ready", 20)
+            wait_until("it was told all", lambda: {"managers", "node", "keys"} <= set(worker.told))
             node = boss.json("node", "inspect", worker.node_id)[0]
             assert node["Description"]["Platform"] == {"Architecture": "x86_64", "OS": "linux"}
             assert node["Description"]["Resources"]["NanoCPUs"] >= 1_000_000_000
@@ -177,7 +178,7 @@ def test_our_worker_lives_in_a_stock_swarm() -> None:
             )
             worker.rename("renamed")
             wait_until("the name is new", lambda: state_of(boss, worker) == "renamed Ready", 10)
-            assert worker.sessions == ["", ""]
+            wait_until("in a second session", lambda: worker.sessions == ["", ""])
 
             boss.restart()
             wait_until("back again", lambda: state_of_after(boss, worker) == "renamed Ready", 60)

@@ -143,7 +143,11 @@ class Daemon:
         return self._process
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()  # nobody calls __exit__ now
+            raise
         return self
 
     def __exit__(
