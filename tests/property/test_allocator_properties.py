@@ -249,7 +249,7 @@ class World:
                 assert used + 1 == len(list(subnet.hosts())), "left out though there was room"
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(STEPS)
 def test_no_address_is_held_twice_whatever_happens(steps: list[Step]) -> None:
     world = World()
@@ -261,7 +261,7 @@ def test_no_address_is_held_twice_whatever_happens(steps: list[Step]) -> None:
     world.check_settled()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STEPS)
 def test_the_ledger_kept_up_equals_one_made_anew(steps: list[Step]) -> None:
     world = World()
@@ -273,7 +273,7 @@ def test_the_ledger_kept_up_equals_one_made_anew(steps: list[Step]) -> None:
             assert world.allocator._ledger.contents() == made.contents()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
 def test_addresses_go_round(leaving: list[int]) -> None:
     """Each newcomer gets the next free address behind the last one given, around the subnet."""

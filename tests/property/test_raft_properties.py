@@ -161,7 +161,7 @@ class LogModel:
                 assert size + found[len(limited)].ByteSize() > self.limit
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(log_steps, st.integers(0, 60))
 def test_the_log_is_one_list_whatever_is_written_when(steps, limit):
     model = LogModel(limit)
@@ -335,7 +335,7 @@ def do(group, name, id, count):
         peer.node.campaign()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(moves, st.booleans())
 def test_members_apply_the_same_whatever_happens(steps, pre_vote):
     group = Group(3, pre_vote=pre_vote)

@@ -138,7 +138,7 @@ def a_log(seed: int, writes: int) -> Iterator[Written]:
 logs = st.tuples(st.integers(0, 3), st.integers(1, 30))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(logs)
 def test_an_undamaged_log_reads_back(shape: tuple[int, int]) -> None:
     with a_log(*shape) as log:
@@ -147,7 +147,7 @@ def test_an_undamaged_log_reads_back(shape: tuple[int, int]) -> None:
         assert loaded.damage == ()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(logs, st.floats(0, 1), st.booleans())
 def test_a_write_cut_short_is_repaired_and_reported(
     shape: tuple[int, int], where: float, truncate: bool
@@ -174,7 +174,7 @@ def test_a_write_cut_short_is_repaired_and_reported(
             assert used(log.tail) <= cut, "cut exactly between two records"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(logs, st.randoms(use_true_random=False))
 def test_sectors_lost_in_a_power_cut_are_repaired(
     shape: tuple[int, int], rng: random.Random
@@ -201,7 +201,7 @@ def test_sectors_lost_in_a_power_cut_are_repaired(
             assert log.load().entries == loaded.entries
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     logs, st.floats(0, 1, exclude_max=True), st.integers(0, 7), st.floats(0, 1, exclude_max=True)
 )
@@ -249,7 +249,7 @@ def flip(log: Written, path: Path, place: int, bit: int) -> None:
         assert loaded.damage == ()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(logs, st.integers(0, 7), st.floats(0, 1, exclude_max=True))
 def test_garbage_in_reserved_space_costs_nothing(
     shape: tuple[int, int], bit: int, where: float
