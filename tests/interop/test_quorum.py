@@ -9,6 +9,7 @@ import pytest
 
 from tests.harness.engines import Engine, Lan, require_engine, wait_until
 from tests.harness.quorum import (
+    SOON_MISSED,
     Node,
     change,
     containers,
@@ -280,7 +281,7 @@ def refusal(node: Node) -> str:
 
 def test_leave_force_leaves_a_dead_member_behind(lan: Lan) -> None:
     with Swarmd("m1", lan=lan) as m1, Swarmd("m2", lan=lan) as m2, Swarmd("m3", lan=lan) as m3:
-        init(m1)
+        init(m1, *SOON_MISSED)
         join(m2, m1, "manager")
         join(m3, m1, "manager")
         wait_listed(m1, m2="Ready Reachable", m3="Ready Reachable")
