@@ -8,7 +8,7 @@ import pytest
 
 from tests.harness.engines import Engine, Lan, require_engine, require_netns, wait_until
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 
 def test_hosts_reach_each_other_until_unplugged() -> None:
