@@ -61,7 +61,8 @@ HISTORIES ?= 100
 SEED      ?= $(shell date +%Y%m%d)
 
 # Arguments for the simulator in NIGHTLY, as "--start 50000".
-nightly: setup ## Long tests: 12000 simulated Raft groups; histories of real ones, pauses, partitions (root, dockerd)
+nightly: setup ## Long tests: other draws, 12000 simulated Raft groups; histories of real ones, pauses, partitions (root, dockerd)
+	$(BIN)/pytest -q -n auto --hypothesis-profile=nightly tests/property tests/unit
 	nice $(BIN)/python -m tests.sim.nightly $(NIGHTLY)
 	$(BIN)/python -m tests.harness.histories --runs $(HISTORIES) --seed $(SEED)
 	$(BIN)/python -m tests.harness.histories --runs 10 --seed $(SEED) --managers 5

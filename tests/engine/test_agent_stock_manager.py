@@ -20,7 +20,7 @@ from swarmd.worker.agent import Agent, describe
 from tests.harness.engines import Engine, Lan, require_engine, wait_until
 from tests.harness.lan import Host
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 CLOCK, ENTROPY = SystemClock(), SystemEntropy()
 
@@ -144,7 +144,8 @@ def test_our_worker_lives_in_a_stock_swarm() -> None:
         boss.docker("swarm", "init", "--advertise-addr", boss.ip)
         token = boss.docker("swarm", "join-token", "-q", "worker").stdout.strip()
         with Worker(lan.host("ours"), f"{boss.ip}:2377", token) as worker:
-            wait_until("our node is ready", lambda: state_of(boss, worker) == "ours Ready", 20)
+            wait_until("our node is ready", lambda: state_of(boss, worker) == "ours Ready", 60)
+            wait_until("it was told all", lambda: {"managers", "node", "keys"} <= set(worker.told))
             node = boss.json("node", "inspect", worker.node_id)[0]
             assert node["Description"]["Platform"] == {"Architecture": "x86_64", "OS": "linux"}
             assert node["Description"]["Resources"]["NanoCPUs"] >= 1_000_000_000
@@ -162,7 +163,7 @@ def test_our_worker_lives_in_a_stock_swarm() -> None:
             create = "service create --detach --no-resolve-image --name web --secret key"
             constraint = f"node.id=={worker.node_id}"
             boss.docker(*create.split(), "--constraint", constraint, "nothing:latest", "true")
-            wait_until("the task is refused", lambda: refused(tasks_of(boss, "web")), 30)
+            wait_until("the task is refused", lambda: refused(tasks_of(boss, "web")), 60)
 
             # Without an answer this would wait until the node is gone.
             logs = boss.docker("service", "logs", "web", check=False, timeout=20)
@@ -176,15 +177,15 @@ def test_our_worker_lives_in_a_stock_swarm() -> None:
                 lambda: worker.told["node"].spec.annotations.labels.get("rack") == "1",
             )
             worker.rename("renamed")
-            wait_until("the name is new", lambda: state_of(boss, worker) == "renamed Ready", 10)
-            assert worker.sessions == ["", ""]
+            wait_until("the name is new", lambda: state_of(boss, worker) == "renamed Ready", 60)
+            wait_until("in a second session", lambda: worker.sessions == ["", ""])
 
             boss.restart()
             wait_until("back again", lambda: state_of_after(boss, worker) == "renamed Ready", 60)
             assert any(worker.sessions)  # it noticed, and came back by itself
 
             worker.stop()
-            wait_until("it is down", lambda: state_of(boss, worker) == "renamed Down", 30)
+            wait_until("it is down", lambda: state_of(boss, worker) == "renamed Down", 60)
             boss.docker("node", "rm", worker.node_id)
 
 

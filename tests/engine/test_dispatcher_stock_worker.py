@@ -29,7 +29,7 @@ from swarmd.node.statedir import KeyStore, StateDir
 from tests.harness.engines import Engine, Lan, require_engine, wait_until
 from tests.harness.lan import Host
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 CLOCK, ENTROPY = SystemClock(), SystemEntropy()
 S = api.TaskState

@@ -8,7 +8,7 @@ import pytest
 
 from tests.harness.engines import Engine, Lan, require_engine, require_netns, wait_until
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 
 def test_hosts_reach_each_other_until_unplugged() -> None:
@@ -37,8 +37,11 @@ def test_stock_swarm_of_two_survives_kill() -> None:
         one.docker("swarm", "init", "--advertise-addr", one.ip)
         token = one.docker("swarm", "join-token", "-q", "worker").stdout.strip()
         two.docker("swarm", "join", "--token", token, f"{one.ip}:2377")
-        names = one.docker("node", "ls", "--format", "{{.Hostname}} {{.Status}}").stdout.split("\n")
-        assert sorted(filter(None, names)) == ["e1 Ready", "e2 Ready"]
+        rows = ("node", "ls", "--format", "{{.Hostname}} {{.Status}}")
+        wait_until(
+            "both are ready",
+            lambda: sorted(one.docker(*rows).stdout.splitlines()) == ["e1 Ready", "e2 Ready"],
+        )
         one.kill()
         one.start()
         wait_until(

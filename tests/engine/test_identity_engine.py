@@ -13,7 +13,7 @@ from swarmd.node.statedir import KeyStore, StateDir
 from tests.harness import joiner
 from tests.harness.engines import Engine, Lan, require_engine, wait_until
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 
 def token_of(engine: Engine, role: str) -> str:

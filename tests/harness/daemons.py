@@ -81,6 +81,17 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def answers(path: Path | str) -> bool:
+    """Whether an API serves at this socket; a file, so it is reached from every namespace."""
+    connection = _UnixConnection(Path(path), 40)
+    with contextlib.closing(connection):
+        try:
+            connection.request("GET", "/_ping")
+            return connection.getresponse().read() == b"OK"
+        except (OSError, http.client.HTTPException):
+            return False
+
+
 class Refused(Exception):
     """The daemon answered with an error: its status and its text."""
 
@@ -143,7 +154,11 @@ class Daemon:
         return self._process
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()  # nobody calls __exit__ now
+            raise
         return self
 
     def __exit__(
@@ -179,7 +194,7 @@ class Daemon:
                 env=env | self._env,
             )
 
-    def start(self, timeout: float = 30) -> None:
+    def start(self, timeout: float = 60) -> None:
         """Start the process and wait until its API answers."""
         self.launch()
         wait_until("swarmd answers", self._answers, timeout, pause=0.02)
@@ -187,10 +202,7 @@ class Daemon:
     def _answers(self) -> bool:
         if self.process.poll() is not None:
             raise RuntimeError(f"swarmd ended with {self.process.returncode}:\n{self.log[-4000:]}")
-        try:
-            return bool(self.call("GET", "/_ping") == b"OK")
-        except OSError:
-            return False
+        return answers(self.socket)
 
     def ends(self, timeout: float = 30) -> int:
         """Wait for the process to end by itself; its exit status."""

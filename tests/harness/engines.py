@@ -193,6 +193,7 @@ class Engine:
             "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
             "HOME": str(self.root),
             "DOCKER_CONFIG": str(self.root / "cli"),
+            "TMPDIR": str(self.root),  # for what containerd writes down when it is asked to hurry
         }
 
     def docker(

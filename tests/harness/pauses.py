@@ -41,6 +41,8 @@ class Times:
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
         self.disk_seconds: dict[str, float] = {}
+        self.stuck: set[str] = set()
+        """Members whose disks finish nothing."""
 
     def pause(self, name: str, seconds: float) -> None:
         """Stand still from now on."""
@@ -54,6 +56,12 @@ class Times:
         """Until it goes on."""
         while (seconds := self.left(name)) > 0:
             await _real_sleep(seconds)
+
+    async def disk(self, name: str) -> None:
+        """For as long as one write takes."""
+        await _real_sleep(self.disk_seconds.get(name, 0.001))
+        while name in self.stuck:
+            await _real_sleep(0.01)
 
 
 class _Clocks:
@@ -80,8 +88,7 @@ class _Disk:
 
     async def run(self, work: Callable[[], T]) -> T:
         async with self._one:
-            seconds = self._times.disk_seconds.get(self._name, 0.001)
-            await _real_sleep(seconds)
+            await self._times.disk(self._name)
             await self._times.wait(self._name)
             return work()
 
@@ -133,14 +140,20 @@ class Paused(Group):
         self.all.append(one)
         return started
 
-    async def three(self) -> list[One]:
-        """The group, settled."""
-        how: dict[str, Any] = {"tick_seconds": TICK_SECONDS, "fast_failover": True}
-        first = await self.found("a", **how)
+    async def three(self, stock: str = "") -> list[One]:
+        """The group, settled. Those named in `stock` understand no marks, so nobody hurries."""
+
+        def how(name: str) -> dict[str, Any]:
+            return {"tick_seconds": TICK_SECONDS, "fast_failover": name not in stock}
+
+        first = await self.found("a", **how("a"))
         await eventually(first.node.is_leader, 30)
-        others = [await self.join(first, name, **how) for name in "bc"]
-        await eventually(lambda: all(one.node.fast for one in (first, *others)), 30)
-        return [first, *others]
+        made = [first, *[await self.join(first, name, **how(name)) for name in "bc"]]
+        if stock:
+            await eventually(lambda: all(one.node.applied_index() >= 4 for one in made), 30)
+        else:
+            await eventually(lambda: all(one.node.fast for one in made), 30)
+        return made
 
     @property
     def leader(self) -> One | None:
@@ -186,22 +199,36 @@ def _note(tx: Transaction, name: str) -> None:
     tx.create(config)
 
 
-def run_paused(
+def run_members(
     monkeypatch: pytest.MonkeyPatch, root: Path, story: Callable[[Paused], Awaitable[None]]
 ) -> Paused:
-    """Let `story` happen to three members, in virtual time; then see that nothing is lost."""
+    """Let `story` make members and happen to them, in virtual time."""
 
     async def scene() -> Paused:
         async with Tasks() as tasks:
             group = Paused(root, tasks)
             monkeypatch.setattr(driver, "asyncio", _Clocks(group.times))
             monkeypatch.setattr(driver, "Lane", lambda name: _Disk(group.times))
-            await group.three()
             await story(group)
-            group.times.disk_seconds.clear()
-            await eventually(lambda: not group.lost(), 60)
             for one in group.all:
                 await group.stop(one)
             return group
 
     return run_virtual(scene())
+
+
+def run_paused(
+    monkeypatch: pytest.MonkeyPatch,
+    root: Path,
+    story: Callable[[Paused], Awaitable[None]],
+    stock: str = "",
+) -> Paused:
+    """Let `story` happen to three members, in virtual time; then see that nothing is lost."""
+
+    async def told(group: Paused) -> None:
+        await group.three(stock)
+        await story(group)
+        group.times.disk_seconds.clear()
+        await eventually(lambda: not group.lost(), 60)
+
+    return run_members(monkeypatch, root, told)

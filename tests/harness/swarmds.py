@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.harness.daemons import answers
 from tests.harness.lan import Host, Lan, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +98,7 @@ class Swarmd:
             print(f"--- log of {self.name}\n{self.log[-6000:]}\n---")
         self._stack.close()
 
-    def start(self, timeout: float = 20) -> None:
+    def start(self, timeout: float = 60) -> None:
         """Start the daemon and wait until its API answers."""
         command = [sys.executable, *self._program, "--state-dir", str(self.state_dir)]
         command += ["--run-dir", str(self.root / "run"), "--hostname", self.name, *self.args]
@@ -118,15 +119,15 @@ class Swarmd:
     def _answers(self) -> bool:
         if self._process is None or self._process.poll() is not None:
             raise RuntimeError(f"swarmd {self.name} ended:\n{self.log[-4000:]}")
-        return os.path.exists(self.socket) and self.docker("version", check=False).returncode == 0
+        return answers(self.socket)
 
-    def stop(self, timeout: float = 15) -> int:
+    def stop(self, timeout: float = 30) -> int:
         """Stop as an operator would (SIGTERM); the exit status."""
         return self.signal(signal.SIGTERM, timeout)
 
     def kill(self) -> None:
         """End the daemon at once (SIGKILL); state stays."""
-        self.signal(signal.SIGKILL, 10)
+        self.signal(signal.SIGKILL, 30)
 
     def signal(self, number: int, timeout: float) -> int:
         """Send a signal and wait for the end; the exit status (0 when it was not running)."""

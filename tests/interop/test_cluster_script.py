@@ -77,6 +77,11 @@ class Script:
     def down(self, clean: str = "") -> str:
         return self.run(str(ROOT / ".make/cluster.sh"), str(self.place), "down", clean=clean)
 
+    def pids(self) -> dict[str, str]:
+        """Node -> process id of its daemon."""
+        files = (self.place / "run" / "c").glob("*/pid")
+        return {file.parent.name: file.read_text() for file in files}
+
     def ctl(self, node: str, *words: str) -> str:
         socket_path = self.place / "run" / "c" / node / "swarmd.sock"
         return self.run(str(self.place / "swarmctl"), "-H", f"unix://{socket_path}", *words)
@@ -94,17 +99,20 @@ def script() -> Iterator[Script]:
 
 def test_three_managers_and_two_workers(script: Script) -> None:
     out = script.up()
+    pids = script.pids()
+    assert len(pids) == 5
     rows = out.split("\n\n")[0].splitlines()[1:]
     assert sum("Ready" in row for row in rows) == 5
     assert sum("Leader" in row for row in rows) == 1
     assert sum("Reachable" in row for row in rows) == 2
     assert out.count("swarmctl join --token SWMTKN-1-") == 2
     assert "  Quorum: 2 of 3 managers, 1 can be lost\n" in script.ctl("m2", "info")
-    again = script.up()  # what runs already is left alone
-    assert again.split("\n\n")[0].split("*")[0] == out.split("\n\n")[0].split("*")[0]
+    ids = sorted(row.split()[0] for row in rows)
+    again = script.up().split("\n\n")[0].splitlines()[1:]
+    assert sorted(row.split()[0] for row in again) == ids
+    assert script.pids() == pids, "what runs already is left alone"
     assert script.down() == "ended: w1 w2 m1 m2 m3\n"
     assert script.down() == "no cluster runs\n"
-    ids = sorted(row.split()[0] for row in rows)
     rows = script.up().split("\n\n")[0].splitlines()[1:]
     assert sorted(row.split()[0] for row in rows) == ids, "the same cluster, from its state"
     script.down(clean="1")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from swarmd.cluster.ca import keyfile
+from swarmd.cluster.ca.unlock import parse_unlock_key
 from tests.harness.daemons import ROOT, Daemon, Refused, daemon_place, own_loopback_ip
 from tests.harness.lan import wait_until
 
@@ -33,6 +35,12 @@ def place() -> Iterator[Path]:
 def key_text(daemon: Daemon) -> str:
     """The node's key file."""
     return (daemon.swarm_dir / "certificates" / "swarm-node.key").read_text()
+
+
+def opened(daemon: Daemon, key: str = "") -> keyfile.KeyFile:
+    """What the key file holds. Raises when the unlock key is another."""
+    kek = parse_unlock_key(key) if key else b""
+    return keyfile.read(key_text(daemon).encode(), kek)
 
 
 def is_sealed(daemon: Daemon) -> bool:
@@ -199,23 +207,27 @@ def test_autolock_turned_on_rotated_and_off(place: Path) -> None:
         before = daemon.shape()
         assert not is_sealed(daemon)
         assert unlock_key(daemon) == ""
-        open_key = key_text(daemon)
+        open_key = opened(daemon).key_pem
 
         daemon.change_swarm(EncryptionConfig={"AutoLockManagers": True})
         wait_until("the key file is sealed", lambda: is_sealed(daemon))
         first = unlock_key(daemon)
         # The key that lay open is not used any more, so the sealed one is another.
-        assert open_key.splitlines()[1:-1] != key_text(daemon).splitlines()[1:-1]
+        wait_until("another is sealed", lambda: opened(daemon, first).key_pem != open_key)
         daemon.restart()
         assert daemon.state() == "locked"
         unlock(daemon, first)
         daemon.wait_ready("m")
 
-        sealed = key_text(daemon)
+        version = opened(daemon, first).kek.version
         daemon.change_swarm("rotateManagerUnlockKey=true")
         second = unlock_key(daemon)
         assert second != first
-        wait_until("the key file is sealed anew", lambda: key_text(daemon) != sealed)
+        wait_until(
+            "the key file is sealed anew",
+            lambda: f"kek-version: {version}\n" not in key_text(daemon),
+        )
+        assert opened(daemon, second).kek.version > version
         daemon.restart()
         assert refusal(daemon, "POST", "/swarm/unlock", {"UnlockKey": first})[0] == 401
         unlock(daemon, second)

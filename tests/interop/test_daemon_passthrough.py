@@ -22,7 +22,7 @@ import pytest
 from tests.harness.engines import Engine, Lan, require_engine, wait_until
 from tests.harness.swarmds import Swarmd
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 BUSYBOX = "/bin/busybox"
 # Enough to be put to a network of its own: no bridge, no address pools.

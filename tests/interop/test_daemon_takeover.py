@@ -212,6 +212,7 @@ def test_a_stock_worker_becomes_a_swarmd_worker(lan: Lan) -> None:
         engine.docker("swarm", "join", "--token", token, f"{manager.ip}:2377")
         wait_ready(manager, 2)
         before = states(manager)
+        (stock,) = versions(manager)
         move_over(engine, worker)
         wait_until(
             "it says it is active",
@@ -219,8 +220,18 @@ def test_a_stock_worker_becomes_a_swarmd_worker(lan: Lan) -> None:
                 worker.json("info", "--format", "{{json .Swarm}}")["LocalNodeState"] == "active"
             ),
         )
+        # The manager would list it as ready for a while after it was gone.
+        wait_until("it describes itself", lambda: stock not in versions(manager))
         wait_ready(manager, 2)
         assert states(manager) == before
         move_back(worker, engine)
+        wait_until("stock describes itself", lambda: stock in versions(manager), 60)
         wait_ready(manager, 2)
         assert states(manager) == before
+
+
+def versions(manager: Swarmd) -> set[str]:
+    """The engines' versions by the nodes' own word, the manager's own left out."""
+    shown = "{{.Hostname}} {{.EngineVersion}}"
+    rows = manager.docker("node", "ls", "--format", shown).stdout.splitlines()
+    return {row.partition(" ")[2] for row in rows if row.split()[0] != manager.name}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness.daemons import Daemon, Refused, daemon_place
 from tests.harness.engines import Engine, Lan, require_engine, wait_until
-from tests.harness.quorum import init, join, label, label_of, wait_listed
+from tests.harness.quorum import SOON_MISSED, init, join, label, label_of, wait_listed
 from tests.harness.swarmds import Swarmd
 
 pytestmark = pytest.mark.timeout(300)
@@ -39,19 +39,21 @@ def managers(daemon: Daemon) -> dict[str, str]:
 
 def test_the_last_of_three_goes_on_with_everything(place: Path) -> None:
     with Daemon(place / "m1") as m1, Daemon(place / "m2") as m2, Daemon(place / "m3") as m3:
-        m1.init()
+        m1.init(Dispatcher={"HeartbeatPeriod": 2_000_000_000})  # who is lost is soon down
         for other in (m2, m3):
             other.join(m1.token("Manager"), m1)
         m1.wait_ready("m1", "m2", "m3")
-        m3.label_self("mark", "before")
+        m3.label_self("mark", "was-there")
         before = m3.shape()
+        # The leader needed only one of the two others to accept it.
+        wait_until("m3 has it", lambda: b"was-there" in m3.call("POST", "/swarmd/backup"))
         m1.kill()
         m2.kill()
         assert force(m3) == before["self"]
         assert m3.shape() == before
         assert managers(m3) == {"m3": m3.addr}
         node = m3.get(f"/nodes/{before['self']}")
-        assert node["Spec"]["Labels"] == {"mark": "before"}
+        assert node["Spec"]["Labels"] == {"mark": "was-there"}
         assert node["ManagerStatus"]["Leader"] is True
         wait_until("the lost ones are down", lambda: m3.nodes()["m1"] == "down", 60)
         m3.restart()
@@ -105,7 +107,7 @@ def test_without_a_swarm_it_is_an_ordinary_init(place: Path) -> None:
 def test_the_state_of_a_stock_manager_without_quorum() -> None:
     require_engine()
     with Lan() as lan, Engine("e1", lan=lan) as e1, Engine("e2", lan=lan) as e2:
-        init(e1)
+        init(e1, *SOON_MISSED)
         join(e2, e1, "manager")
         e1.docker("secret", "create", "kept", "/etc/hostname")
         e1.docker("network", "create", "-d", "overlay", "back")

@@ -51,6 +51,12 @@ class Asking(threading.Thread):
         self.errors: list[str] = []
         self.over = threading.Event()
 
+    def end(self) -> None:
+        """Ask no more."""
+        self.over.set()
+        if self.ident is not None:
+            self.join()
+
     def run(self) -> None:
         """Note values and refusals."""
         while not self.over.is_set():
@@ -89,12 +95,11 @@ def test_a_leader_that_is_cut_off_neither_writes_nor_shows_what_is_old(
         with pytest.raises(RuntimeError, match=r"does not have a leader|lost leader status"):
             of_minority = {**spec, "Labels": {"v": "of the minority"}}
             rest(old, "POST", f"{path}/update?version={version}", of_minority)
+        host_of(old).plug()
+        wait_until("it heals by itself", lambda: asking.seen, 60)
     finally:
         host_of(old).plug()
-        if asking.ident is not None:
-            wait_until("it heals by itself", lambda: asking.seen, 60)
-            asking.over.set()
-            asking.join()
+        asking.end()
     assert set(asking.seen) == {"new"}
     relabel(old, path, "healed")
     assert {rest(at, "GET", path)["Spec"]["Labels"]["v"] for at in nodes} == {"healed"}

@@ -61,7 +61,7 @@ def test_both_kinds_join_leave_and_are_removed(lan: Lan) -> None:
         assert joined.stdout == "This node joined a swarm as a worker.\n"
         assert worker.ctl(*command[1:]).stdout == "This node joined a swarm as a worker.\n"
         for name in ("m1", "e1", "w1"):
-            wait_state(manager, name, "ready", 10)
+            wait_state(manager, name, "ready")
         for cli in stock_clis():
             listed = manager.docker("node", "ls", "--format", "{{.Hostname}} {{.Status}}", cli=cli)
             assert sorted(listed.stdout.splitlines()) == ["e1 Ready", "m1 Ready", "w1 Ready"]
@@ -137,7 +137,7 @@ def test_killed_worker_goes_down_and_comes_back(lan: Lan) -> None:
         engine.docker("swarm", "join", "--token", token, f"{manager.ip}:2377")
         worker.ctl("join", "--token", token, f"{manager.ip}:2377")
         for node, name in ((engine, "e1"), (worker, "w1")):
-            wait_state(manager, name, "ready", 10)
+            wait_state(manager, name, "ready")
             node.kill()
         for name in ("e1", "w1"):
             wait_state(manager, name, "down", 25)  # three heartbeat periods of 5 s
@@ -170,7 +170,8 @@ def test_killed_manager_comes_back_as_it_was(lan: Lan) -> None:
         token = manager.token()
         engine.docker("swarm", "join", "--token", token, f"{manager.ip}:2377")
         worker.ctl("join", "--token", token, f"{manager.ip}:2377")
-        wait_state(manager, "w1", "ready", 10)
+        for name in ("m1", "e1", "w1"):
+            wait_state(manager, name, "ready")
         before = shape(manager)
         manager.kill()
         manager.start()

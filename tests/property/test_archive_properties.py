@@ -8,7 +8,7 @@ import json
 import tarfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmd.base import archive
@@ -38,7 +38,6 @@ def test_files_come_out_as_they_went_in(files: dict[str, bytes]) -> None:
     }
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from([0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES]),
     st.sampled_from([PHRASE, KEY]),

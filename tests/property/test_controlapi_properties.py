@@ -107,7 +107,16 @@ def test_dns_names_begin_and_end_with_a_letter_or_digit(name: str) -> None:
         assert slow is not None
 
 
-@given(st.text(max_size=40))
+written = st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from(["node.id", "node.labels.a-b", "engine.labels.os", "x"]),
+    st.sampled_from(["==", "!=", " == ", "=="]),
+    st.text("abcxX09._-*", max_size=12),
+    st.sampled_from(["", "", "", "!", "=="]),
+)
+
+
+@given(st.one_of(st.text(max_size=40), written))
 def test_any_text_can_be_tried_as_a_constraint(text: str) -> None:
     try:
         parsed = constraints.parse([text])

@@ -140,7 +140,7 @@ def delete(tx, id: str) -> None:
         tx.delete(api.Task, id)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS, USES)
 def test_the_chain_equals_a_fresh_start(steps, uses) -> None:
     world = World(uses)
@@ -152,7 +152,7 @@ def test_the_chain_equals_a_fresh_start(steps, uses) -> None:
             world.step(step, number)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(STEPS, USES)
 def test_when_all_tasks_are_gone_nothing_is_left(steps, uses) -> None:
     world = World(uses)

@@ -38,7 +38,7 @@ PEERS = st.dictionaries(st.integers(0, 6), st.booleans(), max_size=5).map(
 NODES = st.lists(st.tuples(st.sampled_from(ROLES), st.sampled_from(ROLES)), min_size=0, max_size=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(NODES, PEERS)
 def test_roles_settle(nodes: list[tuple[api.NodeRole, api.NodeRole]], peers: list[Peer]) -> None:
     objects = []
@@ -62,7 +62,7 @@ def test_roles_settle(nodes: list[tuple[api.NodeRole, api.NodeRole]], peers: lis
             assert plan.wake_at == NOW + 5
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(st.sampled_from((*SUBSYSTEMS, "other")), st.integers(1, 60)),

@@ -56,7 +56,7 @@ def carried(source: Connection | Outgoing, target: Connection | Outgoing, size: 
     st.integers(1, 3),
     st.integers(97, 20_000),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_client_and_server_understand_each_other(
     sizes: list[int], ours: int, theirs: int, streams_max: int, cut: int
 ) -> None:
@@ -81,7 +81,7 @@ def _frames(draw: st.DrawFn) -> bytes:
 
 
 @given(st.lists(st.composite(_frames)() | st.binary(max_size=30), max_size=20), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_garbage_never_does_more_than_fail_calls(pieces: list[bytes], begun: bool) -> None:
     far = Far()
     if begun:
@@ -100,7 +100,7 @@ def test_garbage_never_does_more_than_fail_calls(pieces: list[bytes], begun: boo
 
 
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=5), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_cut_of_the_answers_gives_the_same(sizes: list[int], data: st.DataObject) -> None:
     far = Far()
     far.begin()

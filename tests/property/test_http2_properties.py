@@ -83,7 +83,7 @@ conversations = st.composite(conversation)
 
 
 @given(conversations(), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_cut_of_the_bytes_gives_the_same(raw: bytes, data: st.DataObject) -> None:
     whole, pieces = Log(), Log()
     whole.feed(raw)
@@ -113,7 +113,7 @@ fields = st.tuples(
 
 
 @given(st.lists(st.lists(fields, max_size=12), min_size=1, max_size=12), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_blocks_of_the_librarys_encoder_are_read_right(
     blocks: list[list[Header]], data: st.DataObject
 ) -> None:
@@ -126,7 +126,7 @@ def test_blocks_of_the_librarys_encoder_are_read_right(
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_garbage_as_header_block_is_a_compression_error_at_worst(blocks: list[bytes]) -> None:
     reader = HeaderReader()
     for block in blocks:
@@ -143,7 +143,7 @@ def _frames(draw: st.DrawFn) -> bytes:
 
 
 @given(st.lists(st.composite(_frames)() | st.binary(max_size=30), max_size=20), st.booleans())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_garbage_never_does_more_than_end_the_connection(pieces: list[bytes], begun: bool) -> None:
     log = Log()
     if begun:
@@ -197,7 +197,7 @@ class Reader:
     st.sampled_from([0, 1, 1000, 65_535, 10**6]),
     st.lists(st.integers(1, 50_000), max_size=8),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_windows_are_kept_and_everything_arrives(
     sizes: list[int], window: int, grants: list[int]
 ) -> None:

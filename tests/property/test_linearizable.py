@@ -259,7 +259,7 @@ def anything(draw: st.DrawFn) -> list[Op[Action]]:
     return history
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(anything())
 def test_small_histories_are_judged_as_by_brute_force(history: list[Op[Action]]) -> None:
     assert holds(*history) == by_hand(history)
@@ -299,13 +299,13 @@ def executions(draw: st.DrawFn) -> list[Op[Action]]:
     return history
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(executions())
 def test_what_a_real_register_does_passes(history: list[Op[Action]]) -> None:
     check_register(history, START)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(executions(), st.data())
 def test_a_read_of_what_was_replaced_long_ago_is_rejected(
     history: list[Op[Action]], data: st.DataObject

@@ -124,7 +124,7 @@ def run(tx: Transaction, model: Model, steps: list[Step]) -> Model:
     return model
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(STEPS, min_size=1, max_size=4))
 def test_store_behaves_like_a_dict_and_followers_follow(entries: list[list[Step]]) -> None:
     leader, follower = Store(strict=True), Store(strict=True)
@@ -177,7 +177,7 @@ def tables_equal(one: Store, two: Store) -> list[bool]:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STEPS, STEPS)
 def test_rollback_leaves_no_trace(kept: list[Step], undone: list[Step]) -> None:
     store = Store(strict=True)
@@ -193,7 +193,7 @@ def test_rollback_leaves_no_trace(kept: list[Step], undone: list[Step]) -> None:
     agree(store.view(), model)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(STEPS, min_size=2, max_size=3))
 def test_restore_over_a_used_store_forgets_the_past(entries: list[list[Step]]) -> None:
     stores = []

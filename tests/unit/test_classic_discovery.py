@@ -64,10 +64,18 @@ def test_addresses_are_host_and_port(address: str, good: bool) -> None:
     assert entries.is_address(address) is good
 
 
-@given(st.text(max_size=30))
+written = st.builds(
+    "{}:{}".format,
+    st.sampled_from(["10.0.0.1", "host", "[fe80::1]", "fe80::1", "[]", ""]),
+    st.one_of(st.integers(-1, 70_000), st.text(max_size=3)),
+)
+
+
+@given(st.one_of(st.text(max_size=30), written))
 def test_an_address_never_breaks_the_check(text: str) -> None:
     if entries.is_address(text):
-        assert entries.join_host_port(*entries.split_host_port(text))
+        parts = entries.split_host_port(text)
+        assert entries.split_host_port(entries.join_host_port(*parts)) == parts
 
 
 def test_a_file_may_have_comments_ranges_and_empty_lines() -> None:

@@ -168,7 +168,7 @@ def test_an_answer_of_trailers_only(code: Code, http: int) -> None:
 
 
 @given(st.binary(max_size=300), st.binary(max_size=5_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_literals_are_read_back_by_the_library(name: bytes, value: bytes) -> None:
     decoder = Decoder(max_header_list_size=1 << 20)
     assert list(decoder.decode(headers.literal(name, value), raw=True)) == [(name, value)]
@@ -176,7 +176,7 @@ def test_literals_are_read_back_by_the_library(name: bytes, value: bytes) -> Non
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_messages_come_out_whole_however_they_are_cut(
     bodies: list[bytes], data: st.DataObject
 ) -> None:

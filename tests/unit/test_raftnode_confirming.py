@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from swarmd.manager.leadership import RaftLeadership
 from swarmd.manager.raftnode import Confirmation, NodeStopped
 from swarmd.manager.raftnode.confirming import ROUND_TICKS_MAX, Confirming
 from tests.harness import raft_group
-from tests.harness.raftnodes import Group, One, Quick, eventually
+from tests.harness.pauses import Paused, run_paused
+from tests.harness.raftnodes import Group, One, eventually
 
 TICK = 0.2  # seconds
 
@@ -199,47 +199,27 @@ def make_config(tx: Transaction) -> None:
     tx.create(config)
 
 
-class Stuck(Quick):
-    """A disk that does not answer unless `free`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.free = threading.Event()
-        self.free.set()
-
-    def sync(self, fd: int) -> None:
-        self.free.wait(20)
-
-
-async def three(group: Group, *, disk: Quick | None = None) -> list[One]:
-    made = group.make("a", tick_seconds=TICK, fast_failover=True, files=disk)
-    first = await group.start(made)
-    await eventually(first.node.is_leader)
-    others = [await group.join(first, name, tick_seconds=TICK, fast_failover=True) for name in "bc"]
-    await eventually(lambda: all(one.node.fast for one in others))
-    return [first, *others]
-
-
-async def test_a_leader_that_is_cut_off_confirms_nothing(tmp_path: Path) -> None:
-    async with Tasks() as tasks:
-        group = Group(tmp_path, tasks)
-        first, *rest = await three(group)
+def test_a_leader_that_is_cut_off_confirms_nothing(monkeypatch, tmp_path) -> None:
+    async def story(group: Paused) -> None:
+        first, *rest = group.all
         await doubt(first).confirm()
         with pytest.raises(NotLeader):
             await doubt(rest[0]).confirm()
         group.network.cut.add(first.node.id)
-        asked = tasks.spawn(refused(first), "asked")
-        await eventually(lambda: any(one.node.is_leader() for one in rest))
-        leader = next(one for one in rest if one.node.is_leader())
-        await doubt(leader).confirm()
-        assert first.node.is_leader(), "it knows nothing yet"
-        assert not asked.done()
-        group.network.cut.clear()
-        await asked
+        async with asyncio.TaskGroup() as tasks:
+            asked = tasks.create_task(refused(first))
+            await eventually(lambda: any(one.node.is_leader() for one in rest))
+            leader = next(one for one in rest if one.node.is_leader())
+            await doubt(leader).confirm()
+            assert first.node.is_leader(), "it knows nothing yet"
+            assert not asked.done()
+            group.network.cut.clear()
         await group.stop(leader)
         with pytest.raises(NotLeader) as caught:
             await doubt(leader).confirm()
         assert isinstance(caught.value.__cause__, NodeStopped)
+
+    run_paused(monkeypatch, tmp_path, story)
 
 
 async def refused(member: One) -> None:
@@ -247,19 +227,20 @@ async def refused(member: One) -> None:
         await doubt(member).confirm()
 
 
-async def test_reads_do_not_wait_for_the_disk(tmp_path: Path) -> None:
-    async with Tasks() as tasks:
-        group, disk = Group(tmp_path, tasks), Stuck()
-        first, *_ = await three(group, disk=disk)
-        disk.free.clear()
-        writing = tasks.spawn(first.committer.update(make_config), "write")
-        try:
+def test_reads_do_not_wait_for_the_disk(monkeypatch, tmp_path) -> None:
+    async def story(group: Paused) -> None:
+        first = group.all[0]
+        group.times.stuck.add("a")
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(first.committer.update(make_config))
             for _ in range(3):
-                await asyncio.wait_for(doubt(first).confirm(), 10)
+                async with asyncio.timeout(1):
+                    await doubt(first).confirm()
             assert not writing.done()
-        finally:
-            disk.free.set()
-        await writing
+            group.times.stuck.clear()
+        assert first.config("c") is not None
+
+    run_paused(monkeypatch, tmp_path, story)
 
 
 async def test_who_is_alone_is_certain(tmp_path: Path) -> None:

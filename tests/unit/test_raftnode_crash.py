@@ -65,19 +65,17 @@ class Server:
         self._process.stdin.write(f"{directory}\n".encode())
         self._process.stdin.flush()
         life = Life()
-        pid = 0
-        for line in self.lines(10):
-            pid = int(line[1])
-            break
+        born = next(self.lines(60), None)
+        assert born is not None, "no child"
         if writing:
-            for line in self.lines(10):
+            for line in self.lines(60):
                 self._note(life, line)
                 if life.ready:
                     break
         for line in self.lines(seconds):
             self._note(life, line)
-        os.kill(pid, signal.SIGKILL)
-        for line in self.lines(10):
+        os.kill(int(born[1]), signal.SIGKILL)
+        for line in self.lines(60):
             if line[0] == "gone":
                 assert line[1] == "-9", "it was alive until it was killed"
                 return life

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from swarmd import api
 from swarmd.api import raftpb
-from swarmd.base.aio import Tasks
 from swarmd.base.errors import NotLeader
 from swarmd.cluster.raft import Role
 from swarmd.manager.raftnode.timers import (
@@ -26,10 +23,10 @@ from swarmd.manager.raftnode.timers import (
     STOCK_HEARTBEAT,
     Timers,
 )
-from tests.harness.raftnodes import Group, One, Quick, eventually
+from tests.harness.pauses import TICK_SECONDS, Paused, run_members, run_paused
+from tests.harness.raftnodes import One, eventually
 
 SLOW_TICK = 4.0
-TICK = 0.2  # seconds; the core's ticks are a tenth of it
 
 
 def heartbeat(mark: int, term: int = 5) -> raftpb.Message:
@@ -213,18 +210,69 @@ def test_nothing_happens_where_it_is_not_allowed() -> None:
     assert timers.now() == STOCK
 
 
-# Real members in one process
+# Real members in one process, in virtual time
 
 
-async def three(group: Group, stock: bool = False) -> list[One]:
-    """Three members, the first leads; with `stock` the third understands no marks."""
-    first = await group.found("a", tick_seconds=TICK, fast_failover=True)
-    await eventually(first.node.is_leader)
-    second = await group.join(first, "b", tick_seconds=TICK, fast_failover=True)
-    third = await group.join(first, "c", tick_seconds=TICK, fast_failover=not stock)
-    members = [first, second, third]
-    await eventually(lambda: all(one.node.applied_index() >= 4 for one in members))
-    return members
+async def replaced(members: list[One], seconds: float) -> float:
+    """How many ticks it takes until another member leads."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    await eventually(lambda: any(one.node.is_leader() for one in members), seconds)
+    return (loop.time() - begun) / TICK_SECONDS
+
+
+def test_a_dead_leader_is_replaced_within_two_ticks(monkeypatch, tmp_path) -> None:
+    async def story(group: Paused) -> None:
+        first, *rest = group.all
+        await group.stop(first)
+        assert await replaced(rest, 2.5 * TICK_SECONDS) < 2.5
+        # One of three is gone: nothing could be won by hurry, so there is none.
+        leader = next(one for one in rest if one.node.is_leader())
+        await eventually(lambda: not leader.node.fast)
+
+    run_paused(monkeypatch, tmp_path, story)
+
+
+def test_a_group_just_formed_is_soon_fast(monkeypatch, tmp_path) -> None:
+    """Well within the stock heartbeat that told the leader before."""
+
+    async def story(group: Paused) -> None:
+        how: dict[str, Any] = {"tick_seconds": SLOW_TICK, "fast_failover": True}
+        first = await group.found("a", **how)
+        await eventually(first.node.is_leader)
+        await group.join(first, "b", **how)
+        await eventually(lambda: len(first.node.members()) == 2)
+        await group.join(first, "c", **how)
+        await eventually(lambda: first.node.fast, SLOW_TICK / 2)
+
+    run_members(monkeypatch, tmp_path, story)
+
+
+def test_with_a_stock_vote_needed_nobody_hurries(monkeypatch, tmp_path) -> None:
+    async def story(group: Paused) -> None:
+        first, second, third = group.all
+        await asyncio.sleep(4 * TICK_SECONDS)
+        assert not first.node.fast and not second.node.fast and not third.node.fast
+        await group.stop(first)
+        assert await replaced([second, third], 30 * TICK_SECONDS) > 8
+
+    run_paused(monkeypatch, tmp_path, story, stock="c")
+
+
+def test_a_member_cut_off_for_long_disturbs_nobody(monkeypatch, tmp_path) -> None:
+    async def story(group: Paused) -> None:
+        first, second, third = group.all
+        term = first.node.term
+        group.network.cut.add(third.node.id)
+        await asyncio.sleep(6 * TICK_SECONDS)
+        assert third.node.leader() is None, "it has missed its leader"
+        group.network.cut.clear()
+        await eventually(lambda: third.node.leader() is not None)
+        await asyncio.sleep(4 * TICK_SECONDS)
+        assert first.node.is_leader() and first.node.term == term
+        assert second.node.term == third.node.term == term
+
+    run_paused(monkeypatch, tmp_path, story)
 
 
 def note(tx: Any, text: str) -> None:
@@ -233,102 +281,27 @@ def note(tx: Any, text: str) -> None:
     tx.create(config)
 
 
-async def replaced(members: list[One], seconds: float) -> float:
-    """How many ticks it takes until another member leads."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    await eventually(lambda: any(one.node.is_leader() for one in members), seconds)
-    return (loop.time() - begun) / TICK
-
-
-async def test_a_dead_leader_is_replaced_within_two_ticks(tmp_path: Path) -> None:
-    async with Tasks() as tasks:
-        group = Group(tmp_path, tasks)
-        first, *rest = await three(group)
-        await eventually(lambda: first.node.fast)
-        await eventually(lambda: all(one.node.fast for one in rest))
-        await group.stop(first)
-        assert await replaced(rest, 2.5 * TICK) < 2.5
-        # One of three is gone: nothing could be won by hurry, so there is none.
-        leader = next(one for one in rest if one.node.is_leader())
-        await eventually(lambda: not leader.node.fast)
-
-
-async def test_a_group_just_formed_is_soon_fast(tmp_path: Path) -> None:
-    """Well within the stock heartbeat that told the leader before."""
-    async with Tasks() as tasks:
-        group = Group(tmp_path, tasks)
-        first = await group.found("a", tick_seconds=SLOW_TICK, fast_failover=True)
-        await eventually(first.node.is_leader)
-        await group.join(first, "b", tick_seconds=SLOW_TICK, fast_failover=True)
-        await eventually(lambda: len(first.node.members()) == 2)
-        await group.join(first, "c", tick_seconds=SLOW_TICK, fast_failover=True)
-        await eventually(lambda: first.node.fast, SLOW_TICK / 2)
-
-
-async def test_with_a_stock_vote_needed_nobody_hurries(tmp_path: Path) -> None:
-    async with Tasks() as tasks:
-        group = Group(tmp_path, tasks)
-        first, second, third = await three(group, stock=True)
-        await asyncio.sleep(4 * TICK)
-        assert not first.node.fast and not second.node.fast and not third.node.fast
-        await group.stop(first)
-        assert await replaced([second, third], 30 * TICK) > 8
-
-
-async def test_a_member_cut_off_for_long_disturbs_nobody(tmp_path: Path) -> None:
-    async with Tasks() as tasks:
-        group = Group(tmp_path, tasks)
-        first, second, third = await three(group)
-        await eventually(lambda: third.node.fast)
-        term = first.node.term
-        group.network.cut.add(third.node.id)
-        await asyncio.sleep(6 * TICK)
-        group.network.cut.clear()
-        await eventually(lambda: third.node.leader() is not None)
-        await asyncio.sleep(4 * TICK)
-        assert first.node.is_leader() and first.node.term == term
-        assert second.node.term == third.node.term == term
-
-
-class Stuck(Quick):
-    """A disk that does not answer while `stuck`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.free = threading.Event()
-        self.free.set()
-
-    def sync(self, fd: int) -> None:
-        self.free.wait(20)
-
-
 async def lost_write(member: One) -> None:
     with pytest.raises(NotLeader):
         await member.committer.update(lambda tx: note(tx, "never"))
 
 
-async def test_a_leader_with_a_slow_disk_goes_on_leading(tmp_path: Path) -> None:
-    async with Tasks() as tasks:
-        group, disk = Group(tmp_path, tasks), Stuck()
-        made = group.make("a", tick_seconds=TICK, files=disk, fast_failover=True)
-        first = await group.start(made)
-        await eventually(first.node.is_leader)
-        second = await group.join(first, "b", tick_seconds=TICK, fast_failover=True)
-        third = await group.join(first, "c", tick_seconds=TICK, fast_failover=True)
-        await eventually(lambda: second.node.fast and third.node.fast)
+def test_a_leader_with_a_slow_disk_goes_on_leading(monkeypatch, tmp_path) -> None:
+    async def story(group: Paused) -> None:
+        first, second, third = group.all
         term = first.node.term
-        disk.free.clear()
-        writing = tasks.spawn(first.committer.update(lambda tx: note(tx, "slow")), "write")
-        await asyncio.sleep(3.5 * TICK)  # twice as long as its followers would wait
-        disk.free.set()
-        await writing
-        assert first.node.is_leader() and first.node.term == term
-        # But one whose disk is gone for good must not keep the others from electing.
-        disk.free.clear()
-        writing = tasks.spawn(lost_write(first), "write")
-        try:
-            assert await replaced([second, third], 30 * TICK) < 10
-        finally:
-            disk.free.set()
-            await asyncio.wait({writing})
+        async with asyncio.TaskGroup() as tasks:
+            group.times.stuck.add("a")
+            writing = tasks.create_task(first.committer.update(lambda tx: note(tx, "slow")))
+            await asyncio.sleep(3.5 * TICK_SECONDS)  # twice as long as its followers would wait
+            assert not writing.done()
+            group.times.stuck.clear()
+            await writing
+            assert first.node.is_leader() and first.node.term == term
+            # But one whose disk is gone for good must not keep the others from electing.
+            group.times.stuck.add("a")
+            tasks.create_task(lost_write(first))
+            assert await replaced([second, third], 30 * TICK_SECONDS) < 10
+            group.times.stuck.clear()
+
+    run_paused(monkeypatch, tmp_path, story)

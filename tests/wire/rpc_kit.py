@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import itertools
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -48,6 +49,15 @@ def _usage(*, sign: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+async def until(check: Callable[[], object]) -> None:
+    """Wait until `check()` is true."""
+    async with asyncio.timeout(20):
+        for pause in itertools.repeat(0.01):
+            if check():
+                return
+            await asyncio.sleep(pause)
 
 
 class Root:

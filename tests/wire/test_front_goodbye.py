@@ -26,6 +26,7 @@ from tests.wire.rpc_kit import (
     link_of,
     serving,
     tls_door,
+    until,
 )
 from tests.wire.test_front_streams import SESSION, Endless
 
@@ -69,10 +70,7 @@ async def test_new_calls_leave_a_manager_that_said_goodbye_and_old_streams_finis
         await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
         stopping = asyncio.create_task(first.server.stop(20))
         inner[0] = second.port
-        for _ in range(500):
-            if not caller.connected:
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: not caller.connected)
         for _ in range(3):
             await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
         assert (first.beats, second.beats) == (1, 3)
@@ -109,10 +107,7 @@ async def test_connections_leave_nothing_behind(by: Any) -> None:
         counts = []
         for _ in range(4):
             await asyncio.gather(*(one(number) for number in range(10)))
-            for _ in range(300):
-                if not len(server.registry) and not house.open:
-                    break
-                await asyncio.sleep(0.01)
+            await until(lambda: not len(server.registry) and not house.open)
             gc.collect()
             await asyncio.sleep(0.1)
             counts.append(len(os.listdir("/proc/self/fd")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -243,18 +242,22 @@ async def test_cancelling_a_call_cancels_its_handler(by: Any) -> None:
 
 @both
 async def test_deadline_reaches_the_caller_and_the_handler(by: Any) -> None:
-    left = asyncio.Event()
+    entered, left = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Any, peer: Peer) -> Any:
+        entered.set()
         try:
             await asyncio.Event().wait()
         finally:
             left.set()
 
     async with pair({"Health/Check": slow}, by) as (_, caller):
+        # Connected already: what has to happen before the deadline is the handler's beginning.
+        await call(caller, "Dispatcher/Heartbeat", timeout=20)
         with pytest.raises(DeadlineExceeded):
-            await call(caller, "Health/Check", timeout=0.1)
-        await asyncio.wait_for(left.wait(), 5)
+            await call(caller, "Health/Check", timeout=1.0)
+        assert entered.is_set(), "the deadline passed before it got there"
+        await asyncio.wait_for(left.wait(), 20)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "hung up", "oversized"])
@@ -430,7 +433,7 @@ async def test_shutdown_ends_endless_streams_at_once() -> None:
     server = Server(services, lambda: manager, Cluster(), None)
     ready = asyncio.Event()
     async with Tasks() as tasks:
-        running = tasks.spawn(server.run(ready, ["127.0.0.1:0"], grace=5.0), "server")
+        running = tasks.spawn(server.run(ready, ["127.0.0.1:0"], grace=60.0), "server")
         await ready.wait()
         callers = [await dial(f"127.0.0.1:{server.port}", manager) for _ in range(4)]
         streams = [
@@ -441,10 +444,8 @@ async def test_shutdown_ends_endless_streams_at_once() -> None:
         for stream in streams:
             await anext(stream)
         assert house.open == 100
-        started = time.monotonic()
         running.cancel()
-        await asyncio.wait({running}, timeout=5)
-        assert time.monotonic() - started < 1.0
+        await asyncio.wait({running}, timeout=20)  # a third of the grace, however busy all are
         assert running.cancelled()
         assert house.open == 0 and len(server.registry) == 0
         for stream in streams:

@@ -31,6 +31,7 @@ from tests.wire.rpc_kit import (
     dummy_services,
     serving,
     tls_door,
+    until,
 )
 from tests.wire.test_front_goodbye import Backend
 
@@ -201,11 +202,7 @@ async def test_intermediates_no_root_vouches_for_are_refused_before_a_byte_is_sa
         with pytest.raises(Unavailable, match=refused):
             async with dialled(server, old.issue("w1"), by) as caller:
                 await beat(caller)
-        for _ in range(100):
-            if not len(server.registry):
-                break
-            await asyncio.sleep(0.01)
-        assert not len(server.registry)
+        await until(lambda: not len(server.registry))
     assert not seen
 
 

@@ -36,7 +36,7 @@ async def everything() -> None:
         seen, {"Dispatcher/Session": house.session, "CA/GetRootCACertificate": certificate}
     )
     current = [root.issue("m1", "swarm-manager")]
-    limits = Limits(handshake_seconds=0.3)
+    limits = Limits(handshake_seconds=1.0)
     async with serving(services, lambda: current[0], limits=limits) as server:
         async with dialled(server, Credentials(None)) as nobody:
             with pytest.raises(ResourceExhausted):

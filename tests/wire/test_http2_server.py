@@ -28,6 +28,7 @@ from tests.wire.rpc_kit import (
     dialled,
     dummy_services,
     serving,
+    until,
 )
 
 MIB = 1 << 20
@@ -386,11 +387,7 @@ async def test_a_flood_costs_its_own_connection_only(
             goaway = await client.hung_up()
         assert goaway is None or goaway.number == 11
         await call(good, "Health/Check", timeout=10)
-        for _ in range(1000):
-            if len(server.registry) == 1:
-                break
-            await asyncio.sleep(0.01)
-        assert len(server.registry) == 1
+        await until(lambda: len(server.registry) == 1)
     lines = [record.getMessage() for record in caplog.records if record.name.endswith("front")]
     assert any(line.startswith("refused connection") and ": http2 (" in line for line in lines)
 
@@ -399,11 +396,15 @@ async def test_whoever_says_nothing_behind_the_handshake_is_cut_off(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    short = Limits(preface_seconds=0.2)
+    short = Limits(preface_seconds=1.0)
     async with house(limits_=short) as (server, root, _):
-        for said in (b"", Peer().begin()[:20], Peer().begin()[:24]):
-            async with raw(server, root, begin=False) as client:
+        async with contextlib.AsyncExitStack() as stack:
+            clients = []
+            for said in (b"", Peer().begin()[:20], Peer().begin()[:24]):
+                client = await stack.enter_async_context(raw(server, root, begin=False))
                 client.say(said)
+                clients.append(client)
+            for client in clients:
                 assert await client.hung_up() is None and client.over
         async with raw(server, root) as client:
             client.say(client.peer.call(1, b""))

@@ -61,10 +61,10 @@ async def ping(port: int, context: ssl.SSLContext | None) -> bytes:
 
 
 async def refused(port: int, context: ssl.SSLContext | None) -> bool:
-    """Whether such a client gets no answer."""
+    """Whether such a client is sent away: it reaches the server, which ends the connection."""
     try:
-        return not (await ping(port, context)).startswith(b"HTTP/1.1 200")
-    except OSError:
+        return await ping(port, context) == b""
+    except (ssl.SSLError, ConnectionResetError, BrokenPipeError):
         return True
 
 

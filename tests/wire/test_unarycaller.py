@@ -155,7 +155,7 @@ async def test_withdrawn_and_late_calls_end_at_grpcs_own_server_too() -> None:
             await task
         await left.get()
         with pytest.raises(DeadlineExceeded, match=r"^context deadline exceeded$"):
-            await caller.unary(SEND, HEARTBEAT, timeout=0.2)
+            await caller.unary(SEND, HEARTBEAT, timeout=1.0)
         await left.get()
         with pytest.raises(DeadlineExceeded):
             await caller.unary(SEND, HEARTBEAT, timeout=0)

@@ -193,12 +193,15 @@ class Desk:
         A subnet with a range may be shared with networks that have exactly this subnet and
         another range.
         """
+        clashes = []
         for other in self._all_blocks():
             if overlapping(block.subnet, [other.subnet]) is None:
                 continue
             shared = block.subnet == other.subnet and block.range is not None
             if not shared or block.range == other.range:
-                raise CannotAllocate(f"subnet {block.subnet} overlaps with {other.subnet}")
+                clashes.append(other.subnet)
+        if clashes:  # the first, in whatever order this ledger came to know them
+            raise CannotAllocate(f"subnet {block.subnet} overlaps with {min(clashes)}")
         self._blocks.setdefault(network_id, []).append(block)
 
     def take_address(self, network_id: str, block: Block, wanted: Address | None = None) -> Address:

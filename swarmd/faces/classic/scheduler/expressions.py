@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -61,7 +62,10 @@ def _any_match(value: str, candidates: Iterable[str]) -> bool:
     else:
         pattern = "^" + value.replace("*", ".*") + r"\Z"
     try:
-        compiled = re.compile(pattern)
+        with warnings.catch_warnings():
+            # Python thinks aloud about sets in sets; it means nothing to who runs the daemon.
+            warnings.simplefilter("ignore", FutureWarning)
+            compiled = re.compile(pattern)
     except (re.error, OverflowError):
         return False
     return any(compiled.search(candidate) for candidate in candidates)
