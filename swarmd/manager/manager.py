@@ -207,11 +207,12 @@ class Manager:
         roots = trust_bundle(cluster.root_ca) if cluster is not None else self._roots_pem()
         return Credentials(roots, pair.cert_pem, pair.key_pem)
 
-    async def _dial_manager(self, addr: str, name: str = MANAGER_NAME) -> Caller:
+    async def _dial_manager(self, addr: str, node_id: str = "") -> Caller:
+        """Connect to the manager at `addr`; with a node id it must be that one."""
         return await dial_manager(
             addr,
             self.credentials(),
-            server_name=name,
+            server_name=node_id or MANAGER_NAME,
             timeout=DIAL_SECONDS,
             clock=self._clock,
             entropy=self._entropy,
@@ -220,7 +221,7 @@ class Manager:
     async def _check_address(self, addr: str, seconds: float, node_id: str) -> None:
         try:
             async with asyncio.timeout(seconds):
-                caller = await self._dial_manager(addr, node_id or MANAGER_NAME)
+                caller = await self._dial_manager(addr, node_id)
                 try:
                     await check_health(caller, seconds)
                 finally:
