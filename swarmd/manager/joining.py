@@ -1,12 +1,15 @@
-"""Becoming a member of a group of managers that exists: the one call RaftMembership.Join."""
+"""Becoming a member of a group of managers that exists: Join, and what has to go before it."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 from swarmd import api
-from swarmd.base.errors import SwarmError
+from swarmd.base.errors import NotFound, SwarmError
 from swarmd.rpc.peer import Caller
+
+log = logging.getLogger(__name__)
 
 # The leader calls back and waits for its log: 5 s and two election timeouts (PROTOCOL 2.3).
 JOIN_SECONDS = 25.0
@@ -25,14 +28,31 @@ class CannotJoin(SwarmError):
         )
 
 
-async def join_group(dial: Dial, via: str, addr: str) -> api.JoinResponse:
+class LogLost(SwarmError):
+    """This node was a member, has no log any more, and the others do not let it start over."""
+
+    def __init__(self, raft_id: int, error: SwarmError) -> None:
+        super().__init__(
+            f"this manager's log is lost, and the others cannot give up raft member {raft_id:x}, "
+            f"which it was: {error.message}"
+        )
+
+
+async def join_group(dial: Dial, via: str, addr: str, logless: str) -> api.JoinResponse:
     """Ask the manager at `via` to make the caller a member that listens on `addr`.
 
-    `addr` may be "0.0.0.0:port": the leader then takes the address it sees. The caller must
-    serve Health by now. May be repeated. Raises `CannotJoin`.
+    `addr` may be "0.0.0.0:port": the leader then takes the address it sees. `logless`: the
+    caller's node id if it has no log, which makes it a new member in any case. It must serve
+    Health by now. May be repeated. Raises `CannotJoin`.
     """
     try:
-        return await ask_to_join(dial, via, addr)
+        caller = await dial(via)
+        try:
+            if logless:
+                await _give_up_lost_member(caller, logless)
+            return await _ask(caller, addr)
+        finally:
+            await caller.close()
     except SwarmError as error:
         raise CannotJoin(error) from error
 
@@ -41,9 +61,37 @@ async def ask_to_join(dial: Dial, via: str, addr: str) -> api.JoinResponse:
     """The call itself; a member asks again to change its address. Raises what `via` answers."""
     caller = await dial(via)
     try:
-        answer: api.JoinResponse = await caller.unary(
-            "RaftMembership/Join", api.JoinRequest(addr=addr), timeout=JOIN_SECONDS
-        )
+        return await _ask(caller, addr)
     finally:
         await caller.close()
+
+
+async def _give_up_lost_member(caller: Caller, node_id: str) -> None:
+    """Have the member removed that this node was, if it was one.
+
+    Join would give it its raft id back. But what that member voted for and acknowledged is
+    lost with its log: the others count on it, and an entry they hold for safe might be gone. A
+    new id begins with nothing.
+    """
+    try:
+        answer = await caller.unary(
+            "Control/GetNode", api.GetNodeRequest(node_id=node_id), timeout=JOIN_SECONDS
+        )
+    except NotFound:
+        return
+    raft_id = answer.node.manager_status.raft_id
+    if not raft_id:
+        return
+    log.warning("the log of raft member %x, which this node was, is lost: it starts over", raft_id)
+    request = api.LeaveRequest(node=api.RaftMember(raft_id=raft_id))
+    try:
+        await caller.unary("RaftMembership/Leave", request, timeout=JOIN_SECONDS)
+    except SwarmError as error:
+        raise LogLost(raft_id, error) from error
+
+
+async def _ask(caller: Caller, addr: str) -> api.JoinResponse:
+    answer: api.JoinResponse = await caller.unary(
+        "RaftMembership/Join", api.JoinRequest(addr=addr), timeout=JOIN_SECONDS
+    )
     return answer

@@ -267,7 +267,9 @@ class Manager:
         self._health.set("Raft", True)
         if via is None or self.raft.id in self.raft.membership:
             return
-        self.raft.joined(await join_group(self._dial_manager, via(), self._config.place.addr))
+        place = self._config.place
+        logless = place.node_id if new else ""
+        self.raft.joined(await join_group(self._dial_manager, via(), place.addr, logless))
         if new:
             await self._run_raft(tasks)
         await self._first_leader()

@@ -1,0 +1,105 @@
+"""Joining a group of managers: what a node without a log asks for, and in which order."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from swarmd import api
+from swarmd.base.errors import NotFound, SwarmError
+from swarmd.manager.joining import CannotJoin, ask_to_join, join_group
+from swarmd.rpc.peer import Caller
+
+QUORUM = "raft: member cannot be removed, because removing it may result in loss of quorum"
+
+
+class Group:
+    """Managers that answer Join, and know this node under a raft id or not."""
+
+    def __init__(self, raft_id: int = 0) -> None:
+        self.raft_id = raft_id
+        self.calls: list[str] = []
+        self.open = 0
+        self.trouble: dict[str, SwarmError] = {}
+
+    async def dial(self, via: str) -> Caller:
+        assert via == "10.0.0.1:2377"
+        self.open += 1
+        return cast(Caller, self)
+
+    async def unary(self, method: str, request: Any, *, timeout: float | None = None) -> Any:
+        assert timeout
+        self.calls.append(method)
+        if method in self.trouble:
+            raise self.trouble[method]
+        return getattr(self, method.partition("/")[2])(request)
+
+    def GetNode(self, request: api.GetNodeRequest) -> api.GetNodeResponse:
+        assert request.node_id == "me"
+        node = api.Node(id="me")
+        if self.raft_id:
+            node.manager_status.raft_id = self.raft_id
+        return api.GetNodeResponse(node=node)
+
+    def Leave(self, request: api.LeaveRequest) -> api.LeaveResponse:
+        assert request.node.raft_id == self.raft_id
+        return api.LeaveResponse()
+
+    def Join(self, request: api.JoinRequest) -> api.JoinResponse:
+        assert request.addr == "10.0.0.2:2377"
+        return api.JoinResponse(raft_id=7)
+
+    async def close(self) -> None:
+        self.open -= 1
+
+    async def join(self, logless: str = "me") -> int:
+        try:
+            answer = await join_group(self.dial, "10.0.0.1:2377", "10.0.0.2:2377", logless)
+            return answer.raft_id
+        finally:
+            assert self.open == 0
+
+
+async def test_a_newcomer_just_joins() -> None:
+    group = Group()
+    assert await group.join() == 7
+    assert group.calls == ["Control/GetNode", "RaftMembership/Join"]
+
+
+async def test_a_node_the_group_knows_nothing_of_joins_as_well() -> None:
+    group = Group()
+    group.trouble["Control/GetNode"] = NotFound("node me not found")
+    assert await group.join() == 7
+
+
+async def test_a_member_that_lost_its_log_starts_over_under_another_id() -> None:
+    group = Group(raft_id=5)
+    assert await group.join() == 7
+    assert group.calls == ["Control/GetNode", "RaftMembership/Leave", "RaftMembership/Join"]
+
+
+async def test_a_member_with_a_log_keeps_its_id() -> None:
+    group = Group(raft_id=5)
+    assert await group.join(logless="") == 7
+    await ask_to_join(group.dial, "10.0.0.1:2377", "10.0.0.2:2377")
+    assert group.calls == ["RaftMembership/Join"] * 2
+
+
+async def test_a_lost_member_the_others_cannot_spare_does_not_join() -> None:
+    group = Group(raft_id=0xAB)
+    group.trouble["RaftMembership/Leave"] = SwarmError(QUORUM)
+    with pytest.raises(CannotJoin) as refused:
+        await group.join()
+    assert "this manager's log is lost" in refused.value.message
+    assert f"raft member ab, which it was: {QUORUM}" in refused.value.message
+    assert "RaftMembership/Join" not in group.calls
+
+
+async def test_who_cannot_be_asked_takes_nobody_in() -> None:
+    """Else a member without its log would be taken for a newcomer."""
+    group = Group()
+    group.trouble["Control/GetNode"] = SwarmError("The swarm does not have a leader.")
+    with pytest.raises(CannotJoin, match="desc = The swarm does not have a leader"):
+        await group.join()
+    assert group.calls == ["Control/GetNode"]
