@@ -185,6 +185,20 @@ def test_an_address_that_is_refused(run: Run, daemon: FakeDaemon) -> None:
     assert "requires 1 argument" in run("update-address").err
 
 
+def test_a_stock_daemon_does_none_of_this(run: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
+    stock = Reply.error(404, "page not found")
+    daemon.on("POST", "/swarmd/backup", stock).on("GET", "/swarmd/backup/recovery", stock)
+    new = tmp_path / "new"
+    for words, what in (
+        (("backup", "create", "--no-encryption", str(new)), "make backups"),
+        (("recover", "--dry-run"), "tell what a recovery would do"),
+    ):
+        ran = run(*words)
+        assert (ran.exit, ran.out) == (1, "")
+        assert ran.err == f"this daemon cannot {what}: only swarmd can\n"
+    assert not new.exists()
+
+
 def bundle() -> bytes:
     return archive.pack({"ClusterID": "c1", "Objects": {"nodes": 1}}, {"raft/snapshot": b"x"})
 
