@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from swarmd import api
-from swarmd.base.errors import NotFound, SwarmError
+from swarmd.base.errors import LOST_LEADERSHIP, NotFound, SwarmError, Unavailable
 from swarmd.rpc.peer import Caller
 
 log = logging.getLogger(__name__)
 
 # The leader calls back and waits for its log: 5 s and two election timeouts (PROTOCOL 2.3).
 JOIN_SECONDS = 25.0
+# A call that met a change of leader is repeated after these: together longer than swarmd managers
+# elect. Who asked by hand has 20 s in all.
+AGAIN_SECONDS = (0.5, 1.0, 2.0)
 
 Dial = Callable[[str], Awaitable[Caller]]
 
@@ -50,7 +55,10 @@ async def join_group(dial: Dial, via: str, addr: str, logless: str) -> api.JoinR
         try:
             if logless:
                 await _give_up_lost_member(caller, logless)
-            return await _ask(caller, addr)
+            answer: api.JoinResponse = await _patiently(
+                caller, "RaftMembership/Join", api.JoinRequest(addr=addr)
+            )
+            return answer
         finally:
             await caller.close()
     except SwarmError as error:
@@ -61,7 +69,10 @@ async def ask_to_join(dial: Dial, via: str, addr: str) -> api.JoinResponse:
     """The call itself; a member asks again to change its address. Raises what `via` answers."""
     caller = await dial(via)
     try:
-        return await _ask(caller, addr)
+        answer: api.JoinResponse = await caller.unary(
+            "RaftMembership/Join", api.JoinRequest(addr=addr), timeout=JOIN_SECONDS
+        )
+        return answer
     finally:
         await caller.close()
 
@@ -74,9 +85,7 @@ async def _give_up_lost_member(caller: Caller, node_id: str) -> None:
     new id begins with nothing.
     """
     try:
-        answer = await caller.unary(
-            "Control/GetNode", api.GetNodeRequest(node_id=node_id), timeout=JOIN_SECONDS
-        )
+        answer = await _patiently(caller, "Control/GetNode", api.GetNodeRequest(node_id=node_id))
     except NotFound:
         return
     raft_id = answer.node.manager_status.raft_id
@@ -85,13 +94,18 @@ async def _give_up_lost_member(caller: Caller, node_id: str) -> None:
     log.warning("the log of raft member %x, which this node was, is lost: it starts over", raft_id)
     request = api.LeaveRequest(node=api.RaftMember(raft_id=raft_id))
     try:
-        await caller.unary("RaftMembership/Leave", request, timeout=JOIN_SECONDS)
+        await _patiently(caller, "RaftMembership/Leave", request)
     except SwarmError as error:
         raise LogLost(raft_id, error) from error
 
 
-async def _ask(caller: Caller, addr: str) -> api.JoinResponse:
-    answer: api.JoinResponse = await caller.unary(
-        "RaftMembership/Join", api.JoinRequest(addr=addr), timeout=JOIN_SECONDS
-    )
-    return answer
+async def _patiently(caller: Caller, method: str, request: Any) -> Any:
+    """A call that may be repeated, on managers that may be changing their leader."""
+    for pause in AGAIN_SECONDS:
+        try:
+            return await caller.unary(method, request, timeout=JOIN_SECONDS)
+        except SwarmError as error:
+            if not isinstance(error, Unavailable) and error.message != LOST_LEADERSHIP:
+                raise
+        await asyncio.sleep(pause)
+    return await caller.unary(method, request, timeout=JOIN_SECONDS)

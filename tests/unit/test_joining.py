@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import pytest
 
 from swarmd import api
-from swarmd.base.errors import NotFound, SwarmError
+from swarmd.base.errors import FailedPrecondition, NotFound, SwarmError, Unavailable
 from swarmd.manager.joining import CannotJoin, ask_to_join, join_group
 from swarmd.rpc.peer import Caller
+from tests.harness.virtual import run_virtual
 
 QUORUM = "raft: member cannot be removed, because removing it may result in loss of quorum"
 
@@ -22,6 +24,7 @@ class Group:
         self.calls: list[str] = []
         self.open = 0
         self.trouble: dict[str, SwarmError] = {}
+        self.changes_of_leader: list[SwarmError] = []
 
     async def dial(self, via: str) -> Caller:
         assert via == "10.0.0.1:2377"
@@ -31,6 +34,8 @@ class Group:
     async def unary(self, method: str, request: Any, *, timeout: float | None = None) -> Any:
         assert timeout
         self.calls.append(method)
+        if self.changes_of_leader:
+            raise self.changes_of_leader.pop()
         if method in self.trouble:
             raise self.trouble[method]
         return getattr(self, method.partition("/")[2])(request)
@@ -94,6 +99,36 @@ async def test_a_lost_member_the_others_cannot_spare_does_not_join() -> None:
     assert "this manager's log is lost" in refused.value.message
     assert f"raft member ab, which it was: {QUORUM}" in refused.value.message
     assert "RaftMembership/Join" not in group.calls
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("the leader has changed: transport is closing"),
+        FailedPrecondition("raft: failed to process the request: node lost leader status"),
+    ],
+)
+def test_a_change_of_leader_is_waited_for(error: SwarmError) -> None:
+    async def main() -> list[str]:
+        group = Group()
+        group.changes_of_leader = [error] * 3
+        assert await group.join() == 7
+        return group.calls
+
+    assert run_virtual(main()) == ["Control/GetNode"] * 4 + ["RaftMembership/Join"]
+
+
+def test_a_leader_that_does_not_come_back_is_not_waited_for_long() -> None:
+    async def main() -> tuple[float, list[str]]:
+        group, loop = Group(), asyncio.get_running_loop()
+        group.trouble["RaftMembership/Join"] = Unavailable("connection refused")
+        begun = loop.time()
+        with pytest.raises(CannotJoin, match="code = Unavailable desc = connection refused"):
+            await group.join()
+        return loop.time() - begun, group.calls
+
+    seconds, calls = run_virtual(main())
+    assert seconds < 5 and calls == ["Control/GetNode"] + ["RaftMembership/Join"] * 4
 
 
 async def test_who_cannot_be_asked_takes_nobody_in() -> None:
