@@ -7,6 +7,8 @@ ALPN (managers before 28.0 after a renewal), nor follow a root rotation (wire/PR
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 
 from swarmd.base.clock import Clock
@@ -57,9 +59,18 @@ async def open_link(addr: str, credentials: Credentials, server_name: str, clock
         raise Disconnected(unreachable(addr, error)) from error
 
 
-def unreachable(addr: str, reason: object) -> str:
-    """What stock clients say of a manager they cannot connect to."""
-    return f'connection error: desc = "transport: Error while dialing {addr}: {reason}"'
+def unreachable(addr: str, reason: Exception | str) -> str:
+    """What stock clients say of a manager they cannot connect to, so that scripts find it."""
+    return f'connection error: desc = "transport: Error while dialing {_dial(addr, reason)}"'
+
+
+def _dial(addr: str, reason: Exception | str) -> str:
+    """As Go words what the kernel answered; what it has no words for is told as it is."""
+    if isinstance(reason, socket.gaierror):
+        return f"dial tcp: lookup {address.split(addr)[0]}: no such host"
+    if isinstance(reason, OSError) and not isinstance(reason, ssl.SSLError) and reason.errno:
+        return f"dial tcp {addr}: connect: {os.strerror(reason.errno).lower()}"
+    return f"dial tcp {addr}: {reason}" if isinstance(reason, str) else f"{addr}: {reason}"
 
 
 async def _verified(

@@ -59,7 +59,7 @@ async def test_a_restart_on_the_own_disk_is_none(group: Group) -> None:
     b, c = await group.join(a, "b"), await group.join(a, "c")
     for number in range(5):
         await write(a, f"x{number}")
-        await eventually(lambda n=number: b.config(f"x{n}"))
+        await eventually(lambda one=b, n=number: one.config(f"x{n}"))
         await group.stop(b)
         b = await group.start(group.make("b"))
     await write(a, "y")
