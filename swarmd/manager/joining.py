@@ -1,4 +1,4 @@
-"""Becoming a member of a group of managers that exists: Join, and what has to go before it."""
+"""Becoming a member of a group of managers that exists: RaftMembership.Join."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from swarmd import api
-from swarmd.base.errors import LOST_LEADERSHIP, NotFound, SwarmError, Unavailable
+from swarmd.base.errors import LOST_LEADERSHIP, SwarmError, Unavailable
 from swarmd.rpc.peer import Caller
 
 log = logging.getLogger(__name__)
@@ -43,21 +43,20 @@ class LogLost(SwarmError):
         )
 
 
-async def join_group(dial: Dial, via: str, addr: str, logless: str) -> api.JoinResponse:
+async def join_group(dial: Dial, via: str, addr: str, lost: int = 0) -> api.JoinResponse:
     """Ask the manager at `via` to make the caller a member that listens on `addr`.
 
-    `addr` may be "0.0.0.0:port": the leader then takes the address it sees. `logless`: the
-    caller's node id if it has no log, which makes it a new member in any case. It must serve
-    Health by now. May be repeated. Raises `CannotJoin`.
+    `addr` may be "0.0.0.0:port": the leader then takes the address it sees. `lost`: the raft
+    id the caller had before it lost its log; it gets another one. It must serve Health by now.
+    May be repeated. Raises `CannotJoin`.
     """
     try:
         caller = await dial(via)
         try:
-            if logless:
-                await _give_up_lost_member(caller, logless)
-            answer: api.JoinResponse = await _patiently(
-                caller, "RaftMembership/Join", api.JoinRequest(addr=addr)
-            )
+            answer = await _ask(caller, addr)
+            if lost and answer.raft_id == lost:
+                await _give_up(caller, lost)
+                answer = await _ask(caller, addr)
             return answer
         finally:
             await caller.close()
@@ -77,20 +76,19 @@ async def ask_to_join(dial: Dial, via: str, addr: str) -> api.JoinResponse:
         await caller.close()
 
 
-async def _give_up_lost_member(caller: Caller, node_id: str) -> None:
-    """Have the member removed that this node was, if it was one.
+async def _ask(caller: Caller, addr: str) -> api.JoinResponse:
+    request = api.JoinRequest(addr=addr)
+    answer: api.JoinResponse = await _patiently(caller, "RaftMembership/Join", request)
+    return answer
 
-    Join would give it its raft id back. But what that member voted for and acknowledged is
-    lost with its log: the others count on it, and an entry they hold for safe might be gone. A
-    new id begins with nothing.
+
+async def _give_up(caller: Caller, raft_id: int) -> None:
+    """Have the member removed that this node was.
+
+    Join gave it its raft id back. But what that member voted for and acknowledged is lost with
+    its log: the others count on it, and an entry they hold for safe might be gone. A new id
+    begins with nothing.
     """
-    try:
-        answer = await _patiently(caller, "Control/GetNode", api.GetNodeRequest(node_id=node_id))
-    except NotFound:
-        return
-    raft_id = answer.node.manager_status.raft_id
-    if not raft_id:
-        return
     log.warning("the log of raft member %x, which this node was, is lost: it starts over", raft_id)
     request = api.LeaveRequest(node=api.RaftMember(raft_id=raft_id))
     try:

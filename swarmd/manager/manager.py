@@ -65,8 +65,9 @@ class ManagerConfig:
 
     `listen`: "ip:port"s. `start`: a new cluster's first objects, None otherwise. `join_via`
     chooses the manager to ask when this one is no member yet; None for one that starts alone.
-    `wanted_addr`: the "host:port" a member has itself known by, wherever it was before; empty
-    when the one in the member list will do.
+    `lost_member`: the raft id this node had until it lost its log, if it did. `wanted_addr`: the
+    "host:port" a member has itself known by, wherever it was before; empty when the one in the
+    member list will do.
     """
 
     place: Place
@@ -75,6 +76,7 @@ class ManagerConfig:
     start: ClusterStart | None = None
     tick_seconds: float = 1.0
     join_via: Callable[[], str] | None = None
+    lost_member: int = 0
     wanted_addr: str = ""
 
 
@@ -267,9 +269,8 @@ class Manager:
         self._health.set("Raft", True)
         if via is None or self.raft.id in self.raft.membership:
             return
-        place = self._config.place
-        logless = place.node_id if new else ""
-        self.raft.joined(await join_group(self._dial_manager, via(), place.addr, logless))
+        addr, lost = self._config.place.addr, self._config.lost_member
+        self.raft.joined(await join_group(self._dial_manager, via(), addr, lost))
         if new:
             await self._run_raft(tasks)
         await self._first_leader()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from swarmd.cluster.ca import Identity, KeyPair, envelope
 from swarmd.cluster.model.defaults import ClusterStart
 from swarmd.manager.joining import CannotJoin
 from swarmd.manager.manager import Manager, ManagerConfig
-from swarmd.manager.raftnode import NotMember, Place
+from swarmd.manager.raftnode import NotMember, Place, RaftDisk
 from swarmd.node.founding import ensure_log_key
 from swarmd.node.identity import Dial, Granted, IdentityClient, Request
 from swarmd.node.locker import Locker
@@ -213,13 +212,14 @@ class Membership:
         await self._lane.run(self._erase_log)
 
     def _erase_log(self) -> None:
-        shutil.rmtree(self._state.raft, ignore_errors=True)
+        self._state.forget_raft()
         self._keys.update(lambda file: file.without_deks())
 
     async def _run_manager(self, ready: asyncio.Event) -> None:
         await self._lane.run(partial(ensure_log_key, self._keys, self._outfit.entropy))
+        lost = await self._lane.run(self._lost_member)
         manager = Manager(
-            self._manager_config(self._state.raft),
+            self._manager_config(self._state.raft, lost),
             self._pair,
             lambda: self._root_pem,
             self._outfit.clock,
@@ -239,6 +239,7 @@ class Membership:
             async with Tasks() as tasks:
                 tasks.spawn(manager.run(serving), "manager")
                 await serving.wait()
+                await self._lane.run(partial(self._state.save_raft_member, manager.raft.id))
                 tasks.spawn(locker.run(), "locker")
                 following = follow_address(manager, self._agent.reopen, self._keep_settings)
                 tasks.spawn(following, "manager-address")
@@ -268,7 +269,11 @@ class Membership:
             text = f"{self._state.raft} holds no log, and no other manager is known to get it from"
             raise NoRemotes(text) from None
 
-    def _manager_config(self, directory: Path) -> ManagerConfig:
+    def _lost_member(self) -> int:
+        """In the lane: the raft member this node was whose log is gone; 0 as a rule."""
+        return 0 if RaftDisk.exists(self._state.raft) else self._state.raft_member()
+
+    def _manager_config(self, directory: Path, lost_member: int) -> ManagerConfig:
         file = self._keys.file()
         keys = [key for key in (file.pending_dek, file.dek) if key]
         place = Place(
@@ -286,6 +291,7 @@ class Membership:
             start=self._start,
             tick_seconds=self._outfit.tick_seconds,
             join_via=self._other_manager if self._start is None else None,
+            lost_member=lost_member,
             wanted_addr=self._settings.advertise_addr,
         )
 

@@ -1,4 +1,4 @@
-"""Joining a group of managers: what a node without a log asks for, and in which order."""
+"""Joining a group of managers: what is asked for, in which order, and how often."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from swarmd import api
-from swarmd.base.errors import FailedPrecondition, NotFound, SwarmError, Unavailable
+from swarmd.base.errors import FailedPrecondition, SwarmError, Unavailable
 from swarmd.manager.joining import CannotJoin, ask_to_join, join_group
 from swarmd.rpc.peer import Caller
 from tests.harness.virtual import run_virtual
@@ -40,65 +40,63 @@ class Group:
             raise self.trouble[method]
         return getattr(self, method.partition("/")[2])(request)
 
-    def GetNode(self, request: api.GetNodeRequest) -> api.GetNodeResponse:
-        assert request.node_id == "me"
-        node = api.Node(id="me")
-        if self.raft_id:
-            node.manager_status.raft_id = self.raft_id
-        return api.GetNodeResponse(node=node)
-
     def Leave(self, request: api.LeaveRequest) -> api.LeaveResponse:
         assert request.node.raft_id == self.raft_id
+        self.raft_id = 0
         return api.LeaveResponse()
 
     def Join(self, request: api.JoinRequest) -> api.JoinResponse:
         assert request.addr == "10.0.0.2:2377"
-        return api.JoinResponse(raft_id=7)
+        self.raft_id = self.raft_id or 7
+        return api.JoinResponse(raft_id=self.raft_id)
 
     async def close(self) -> None:
         self.open -= 1
 
-    async def join(self, logless: str = "me") -> int:
+    async def join(self, lost: int = 0) -> int:
         try:
-            answer = await join_group(self.dial, "10.0.0.1:2377", "10.0.0.2:2377", logless)
+            answer = await join_group(self.dial, "10.0.0.1:2377", "10.0.0.2:2377", lost)
             return answer.raft_id
         finally:
             assert self.open == 0
 
 
+JOIN, LEAVE = "RaftMembership/Join", "RaftMembership/Leave"
+
+
 async def test_a_newcomer_just_joins() -> None:
     group = Group()
     assert await group.join() == 7
-    assert group.calls == ["Control/GetNode", "RaftMembership/Join"]
-
-
-async def test_a_node_the_group_knows_nothing_of_joins_as_well() -> None:
-    group = Group()
-    group.trouble["Control/GetNode"] = NotFound("node me not found")
-    assert await group.join() == 7
-
-
-async def test_a_member_that_lost_its_log_starts_over_under_another_id() -> None:
-    group = Group(raft_id=5)
-    assert await group.join() == 7
-    assert group.calls == ["Control/GetNode", "RaftMembership/Leave", "RaftMembership/Join"]
+    assert group.calls == [JOIN]
 
 
 async def test_a_member_with_a_log_keeps_its_id() -> None:
     group = Group(raft_id=5)
-    assert await group.join(logless="") == 7
+    assert await group.join() == 5
     await ask_to_join(group.dial, "10.0.0.1:2377", "10.0.0.2:2377")
-    assert group.calls == ["RaftMembership/Join"] * 2
+    assert group.calls == [JOIN] * 2
+
+
+async def test_a_member_that_lost_its_log_starts_over_under_another_id() -> None:
+    group = Group(raft_id=5)
+    assert await group.join(lost=5) == 7
+    assert group.calls == [JOIN, LEAVE, JOIN]
+
+
+async def test_a_lost_member_that_was_removed_meanwhile_is_a_newcomer() -> None:
+    group = Group()
+    assert await group.join(lost=5) == 7
+    assert group.calls == [JOIN]
 
 
 async def test_a_lost_member_the_others_cannot_spare_does_not_join() -> None:
     group = Group(raft_id=0xAB)
-    group.trouble["RaftMembership/Leave"] = SwarmError(QUORUM)
+    group.trouble[LEAVE] = SwarmError(QUORUM)
     with pytest.raises(CannotJoin) as refused:
-        await group.join()
+        await group.join(lost=0xAB)
     assert "this manager's log is lost" in refused.value.message
     assert f"raft member ab, which it was: {QUORUM}" in refused.value.message
-    assert "RaftMembership/Join" not in group.calls
+    assert group.calls == [JOIN, LEAVE]
 
 
 @pytest.mark.parametrize(
@@ -115,26 +113,17 @@ def test_a_change_of_leader_is_waited_for(error: SwarmError) -> None:
         assert await group.join() == 7
         return group.calls
 
-    assert run_virtual(main()) == ["Control/GetNode"] * 4 + ["RaftMembership/Join"]
+    assert run_virtual(main()) == [JOIN] * 4
 
 
 def test_a_leader_that_does_not_come_back_is_not_waited_for_long() -> None:
     async def main() -> tuple[float, list[str]]:
         group, loop = Group(), asyncio.get_running_loop()
-        group.trouble["RaftMembership/Join"] = Unavailable("connection refused")
+        group.trouble[JOIN] = Unavailable("connection refused")
         begun = loop.time()
         with pytest.raises(CannotJoin, match="code = Unavailable desc = connection refused"):
             await group.join()
         return loop.time() - begun, group.calls
 
     seconds, calls = run_virtual(main())
-    assert seconds < 5 and calls == ["Control/GetNode"] + ["RaftMembership/Join"] * 4
-
-
-async def test_who_cannot_be_asked_takes_nobody_in() -> None:
-    """Else a member without its log would be taken for a newcomer."""
-    group = Group()
-    group.trouble["Control/GetNode"] = SwarmError("The swarm does not have a leader.")
-    with pytest.raises(CannotJoin, match="desc = The swarm does not have a leader"):
-        await group.join()
-    assert group.calls == ["Control/GetNode"]
+    assert seconds < 5 and calls == [JOIN] * 4
