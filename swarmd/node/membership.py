@@ -104,6 +104,11 @@ class Membership:
         """Who this node is, by its present certificate."""
         return self._identity
 
+    @property
+    def expired(self) -> bool:
+        """True when the certificate is too old to show: others refuse it, renewals too."""
+        return self._identity.not_after <= self._outfit.clock.now()
+
     def managers(self) -> list[Remote]:
         """The managers this node knows; a manager knows them from its member list."""
         if self.manager is not None and (members := self.manager.members()):
