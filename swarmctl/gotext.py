@@ -88,6 +88,38 @@ class Stamp(str):
         return stamp
 
 
+class Span(str):
+    """A duration of the API in nanoseconds (`raw`). Shows as Go's Duration.String does."""
+
+    raw: int
+
+    def __new__(cls, raw: int) -> Span:
+        """Make one of a number of nanoseconds."""
+        span = super().__new__(cls, show_duration(raw))
+        span.raw = raw
+        return span
+
+
+def show_duration(nanos: int) -> str:
+    """`2160h0m0s`, `1m5s`, `1.5s`, `20ms`, `0s`."""
+    sign, nanos = ("-", -nanos) if nanos < 0 else ("", nanos)
+    if nanos == 0:
+        return "0s"
+    for unit, name in ((1, "ns"), (1_000, "µs"), (1_000_000, "ms")):
+        if nanos < min(unit * 1000, SECOND):
+            return f"{sign}{_decimal(nanos, unit)}{name}"
+    minutes, rest = divmod(nanos, 60 * SECOND)
+    hours, minutes = divmod(minutes, 60)
+    begin = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{sign}{begin}{_decimal(rest, SECOND)}s"
+
+
+def _decimal(amount: int, unit: int) -> str:
+    whole, rest = divmod(amount, unit)
+    digits = str(unit + rest)[1:].rstrip("0")
+    return f"{whole}.{digits}" if digits else str(whole)
+
+
 def local_stamp(nanos: int) -> str:
     """Nanoseconds since the epoch in the local zone, nine digits, as event lines show it."""
     seconds, rest = divmod(nanos, SECOND)
@@ -98,7 +130,7 @@ def local_stamp(nanos: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Stamp):
+    if isinstance(value, Stamp | Span):
         return value.raw
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

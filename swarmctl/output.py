@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from swarmctl import gotext
 from swarmctl.errors import CliError
 from swarmctl.tabs import align
-from swarmd.base.gotemplate import Method, Struct, Template, TemplateError
+from swarmd.base.gotemplate import Method, NilPointer, Struct, Template, TemplateError
 from swarmd.base.gotemplate.errors import CallTrouble
 from swarmd.base.gotemplate.functions import TemplateFunction
 from swarmd.base.gotemplate.values import Value, is_sequence, show, type_name
@@ -23,7 +23,9 @@ def _encode(value: Value) -> str:
     if isinstance(value, Struct):
         listed = value.source is None
         return gotext.encode(_plain(value), escape_html=listed)
-    return gotext.encode(value)
+    if is_sequence(value):
+        value = [_plain(item) if isinstance(item, Struct) else item for item in value]
+    return gotext.encode(None if isinstance(value, NilPointer) else value)
 
 
 def _plain(value: Struct) -> Any:
@@ -92,10 +94,12 @@ _HEADER_FUNCTIONS: Mapping[str, TemplateFunction] = {
 }
 
 
-def parse(text: str, functions: Mapping[str, TemplateFunction] = FUNCTIONS) -> Template:
+def parse(
+    text: str, functions: Mapping[str, TemplateFunction] = FUNCTIONS, name: str = ""
+) -> Template:
     """Parse a template. Raises CliError, exit 1."""
     try:
-        return Template("", text, functions)
+        return Template(name, text, functions)
     except TemplateError as error:
         raise CliError(f"template parsing error: {error}") from None
 
@@ -106,6 +110,16 @@ def run(template: Template, value: Value) -> str:
         return template.run(value)
     except TemplateError as error:
         raise CliError(f"template parsing error: {error}") from None
+
+
+def print_typed(template: Template, value: Struct, out: TextIO) -> None:
+    """Print one typed object by a template. Raises CliError, after the end of the line."""
+    try:
+        out.write(template.run(value) + "\n")
+    except TemplateError as error:
+        out.write("\n")
+        out.flush()
+        raise CliError(str(error)) from None
 
 
 def label_header(name: object) -> str:
@@ -157,11 +171,13 @@ class Listing:
 Fetch = Callable[[str], tuple[Struct, str]]  # reference -> (typed object, its JSON text)
 
 
-def inspect(references: Sequence[str], form: str, fetch: Fetch, out: TextIO) -> None:
+def inspect(
+    references: Sequence[str], form: str, fetch: Fetch, out: TextIO, *, raw_too: bool = True
+) -> None:
     """Print objects as JSON or by a template; those not found are named at the end.
 
-    A template first runs over the typed object; if that fails, over the raw JSON, where a
-    missing key is an error.
+    A template runs over the typed object; if that fails and `raw_too`, over the raw JSON, where
+    a missing key is an error.
     """
     template = None
     if form not in ("", "json"):
@@ -174,7 +190,9 @@ def inspect(references: Sequence[str], form: str, fetch: Fetch, out: TextIO) -> 
     for reference in references:
         try:
             typed, raw = fetch(reference)
-            shown.append(raw if template is None else _by_template(form, template, typed, raw))
+            if template is not None:
+                raw = _by_template(form, template, typed, raw if raw_too else "")
+            shown.append(raw)
         except CliError as error:
             errors.append(error.message)
     if template is not None:
@@ -192,8 +210,9 @@ def inspect(references: Sequence[str], form: str, fetch: Fetch, out: TextIO) -> 
 def _by_template(form: str, template: Template, typed: Struct, raw: str) -> str:
     try:
         return template.run(typed)
-    except TemplateError:
-        pass
+    except TemplateError as error:
+        if not raw:
+            raise CliError(f"template parsing error: {error}") from None
     try:
         return Template("", form, FUNCTIONS, missing_key_error=True).run(json.loads(raw))
     except TemplateError as error:

@@ -39,7 +39,7 @@ def _template(form: str) -> Template:
     """Parsed, and tried on an empty event so that a wrong field is refused before waiting."""
     try:
         template = Template("", form, FUNCTIONS)
-        template.run(typed({}, EVENT, "*events.Message"))
+        template.run(typed({}, EVENT))
     except TemplateError as error:
         raise CliError(f"Error parsing format: {error}", format_status) from None
     return template
@@ -48,7 +48,7 @@ def _template(form: str) -> Template:
 def _line(event: dict[str, Any], template: Template | None) -> str:
     if template is not None:
         try:
-            return template.run(typed(event, EVENT, "*events.Message"))
+            return template.run(typed(event, EVENT))
         except TemplateError as error:
             raise CliError(str(error)) from None
     nanos = event.get("timeNano") or event.get("time", 0) * SECOND

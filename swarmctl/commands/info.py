@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from swarmctl import __version__
+from swarmctl import __version__, shapes
 from swarmctl.command import Call, Command
 from swarmctl.connect import DEFAULT_API_VERSION
 from swarmctl.errors import CliError, ConnectError
 from swarmctl.human import duration, size
 from swarmctl.options import INSPECT_FORMAT_HELP, formatted
-from swarmctl.output import format_status, parse, run
+from swarmctl.output import format_status, parse, print_typed
 
 Info = Mapping[str, Any]
 # What a template sees of the swarm when the daemon could not be asked.
@@ -123,7 +123,7 @@ def _by_template(call: Call, form: str) -> None:
     except CliError as error:
         print(error.message, file=call.err)
         info["ServerErrors"] = [error.message]
-    call.say(run(template, {**info, "ClientInfo": client}))
+    print_typed(template, shapes.typed({**info, "ClientInfo": client}, shapes.INFO), call.out)
     if trouble is not None:
         raise trouble
 

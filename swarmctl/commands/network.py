@@ -75,7 +75,7 @@ def _inspect(call: Call) -> None:
 
     def fetch(reference: str) -> tuple[Struct, str]:
         raw = call.client.get(path_of("network", reference), query).text()
-        return typed(json.loads(raw), NETWORK, "network.Inspect"), raw
+        return typed(json.loads(raw), NETWORK), raw
 
     inspect(call.args, call.given["format"], fetch, call.out)
 

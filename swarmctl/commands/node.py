@@ -93,10 +93,10 @@ def _inspect(call: Call) -> None:
 
     def fetch(reference: str) -> tuple[Struct, str]:
         raw = call.client.get(node_path(own_node(call.client, reference))).text()
-        return typed(json.loads(raw), NODE, "swarm.Node"), raw
+        return typed(json.loads(raw), NODE), raw
 
     if form != "pretty":
-        inspect(call.args, form, fetch, call.out)
+        inspect(call.args, form, fetch, call.out, raw_too=False)
         return
     for reference in call.args:
         call.out.write(pretty_node(json.loads(fetch(reference)[1])) + "\n")

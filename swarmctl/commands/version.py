@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from swarmctl import __version__
+from swarmctl import __version__, shapes
 from swarmctl.command import Call, Command
 from swarmctl.connect import DEFAULT_API_VERSION, Client
 from swarmctl.errors import CliError
 from swarmctl.gotext import parse_stamp
 from swarmctl.options import INSPECT_FORMAT_HELP, formatted
-from swarmctl.output import format_status, parse, run
+from swarmctl.output import format_status, parse, print_typed
 from swarmctl.tabs import align
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
@@ -53,6 +53,10 @@ def _server_info(client: Client) -> dict[str, Any]:
             *components,
             {"Name": "Engine", "Version": server.get("Version", ""), "Details": details},
         ]
+    for component in components:
+        built = (component.get("Details") or {}).get("BuildTime")
+        if component.get("Name") == "Engine" and built:
+            component["Details"]["BuildTime"] = _built(built)
     server["Components"] = components
     return server
 
@@ -62,7 +66,7 @@ def _version(call: Call) -> None:
     template = None
     if form:
         try:
-            template = parse("{{json .}}" if form == "json" else form)
+            template = parse("{{json .}}" if form == "json" else form, name="version")
         except CliError as error:
             raise CliError(error.message, format_status) from None
     client = _client_info(call.client)
@@ -72,7 +76,11 @@ def _version(call: Call) -> None:
     except CliError as error:
         trouble = error
     if template is not None:
-        call.say(run(template, {"Client": client, "Server": server}))
+        shown = shapes.typed({"Client": client, "Server": server}, shapes.VERSION)
+        try:
+            print_typed(template, shown, call.out)
+        except CliError as error:
+            raise trouble or error from None
     else:
         lines = _client_lines(client) + (_server_lines(server) if server else [])
         call.say(align("\n".join(lines), cell_min=20, padding=1))
@@ -106,7 +114,7 @@ def _server_lines(server: Mapping[str, Any]) -> list[str]:
         lowest = details.get("MinAPIVersion", "")
         lines.append(f"  API version:\t{details.get('ApiVersion', '')} (minimum version {lowest})")
         for title, key in _ENGINE_LINES:
-            lines.append(f"  {title}:\t{_built(details.get(key, ''))}")
+            lines.append(f"  {title}:\t{details.get(key, '')}")
         lines.append(f"  OS/Arch:\t{details.get('Os', '')}/{details.get('Arch', '')}")
         lines.append(f"  Experimental:\t{details.get('Experimental', '')}")
     return lines

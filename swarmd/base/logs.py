@@ -18,6 +18,17 @@ _SECRET = re.compile(
 )
 
 
+# What would begin a line of its own, or steer a terminal; peers have a say in many messages.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def one_line(text: str) -> str:
+    """The text with control characters written out: no peer makes log lines of its own."""
+    if text.isprintable():
+        return text
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def mask(text: str) -> str:
     """Replace join tokens, unlock keys and private keys by a fixed mark."""
     return _SECRET.sub("[redacted]", text)
@@ -26,7 +37,8 @@ def mask(text: str) -> str:
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line = f"{stamp} {record.levelname.lower():7} {record.name}: {record.getMessage()}"
+        message = one_line(record.getMessage())
+        line = f"{stamp} {record.levelname.lower():7} {record.name}: {message}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return mask(line)

@@ -40,6 +40,7 @@ from swarmd.manager.peers import Peers, check_health
 from swarmd.manager.raftnode import Membership, NotMember, Place, RaftDisk, RaftNode
 from swarmd.manager.raftservice import RaftMembershipService, RaftService
 from swarmd.manager.reconciler import Reconciler
+from swarmd.manager.removals import Removals
 from swarmd.manager.roles import RoleEffects
 from swarmd.manager.services.health import Health
 from swarmd.manager.services.resource import ResourceAllocator
@@ -138,6 +139,7 @@ class Manager:
             self.leadership,
             clock=clock,
         )
+        self._removals = Removals(self.store, self._server)
 
     def _make_services(self) -> list[object]:
         needs = Needs(
@@ -237,6 +239,7 @@ class Manager:
         Raises `OSError` when the port cannot be opened, `CannotJoin`, `NotMember` once this
         manager is removed, and what the Raft member raises.
         """
+        unfollow = self._removals.follow()
         try:
             async with Tasks() as tasks:
                 peers_ready = asyncio.Event()
@@ -253,6 +256,7 @@ class Manager:
                 await asyncio.Event().wait()
         finally:
             self.ready.clear()
+            unfollow()
             for changes in list(self._watched.values()):
                 changes.close()
             await self.leadership.close()

@@ -27,7 +27,7 @@ from swarmd.node.locker import Locker
 from swarmd.node.moving import follow_address
 from swarmd.node.remotes import OBSERVATION, NoRemotes, Remote, Remotes
 from swarmd.node.renewer import Renewed, Renewer
-from swarmd.node.statedir import KeyStore, NodeSettings, StateDir
+from swarmd.node.statedir import KeyStore, NodeSettings, StateDir, StateError
 from swarmd.rpc.peer import Caller
 from swarmd.rpc.tls import Credentials
 from swarmd.worker.agent import Agent
@@ -159,6 +159,7 @@ class Membership:
         coming up does not.
         """
         attempt = 0
+        await self._clear_up()
         while True:
             await self._until_role(is_manager=True)
             try:
@@ -212,12 +213,19 @@ class Membership:
                 if done:
                     return
 
+    async def _clear_up(self) -> None:
+        """Finish what a crash interrupted: the log goes where its manager is none any more."""
+        if self._identity.is_manager:
+            await self._lane.run(self._state.remove_leftovers)
+        else:
+            await self._forget_log()
+
     async def _forget_log(self) -> None:
         """What a manager leaves behind goes with it: the log, and the keys to read it."""
         await self._lane.run(self._erase_log)
 
     def _erase_log(self) -> None:
-        self._state.forget_raft()
+        self._state.forget_log()
         self._keys.update(lambda file: file.without_deks())
 
     async def _run_manager(self, ready: asyncio.Event) -> None:
@@ -365,7 +373,10 @@ class Membership:
             log.warning("the cluster's new root does not fit our certificate: %s", error)
             return
         self._root_pem = pem
-        self._state.save_root(pem)
+        try:
+            self._state.save_root(pem)
+        except OSError as error:  # the next start is told of it again
+            log.error("the cluster's new root was not written down: %s", error)
         self._agent.tls_changed(pem)
 
     def on_session(self, error: SwarmError | None) -> None:
@@ -378,19 +389,30 @@ class Membership:
         while True:
             await self._remotes_changed.wait()
             self._remotes_changed.clear()
-            await self._lane.run(partial(self._state.save_remotes, self.remotes.all()))
+            try:
+                await self._lane.run(partial(self._state.save_remotes, self.remotes.all()))
+            except OSError as error:  # the node lives on what it knows; the next change tries again
+                log.error("the list of managers was not written down: %s", error)
 
     # Certificates
 
     async def _renew(self) -> Identity:
         """Get a new certificate and put it on disk."""
         granted = await self._client.obtain(self._root_pem, Request(current=self._identity))
-        # A worker's key is empty: a manager that was demoted opens its key file with it.
-        await self._lane.run(partial(self._keys.write, granted.identity.pair, granted.kek))
-        if granted.root_pem != self._root_pem:
-            await self._lane.run(partial(self._state.save_root, granted.root_pem))
+        try:
+            await self._lane.run(partial(self._write, granted))
+        except OSError as error:  # the old one is good for a while, maybe the disk is again
+            raise StateError(f"the new certificate was not written down: {error}") from error
         self._granted = granted
         return granted.identity
+
+    def _write(self, granted: Granted) -> None:
+        # The root first: a newer one was believed because the present certificate is good under
+        # it. The new certificate is not under the old root, and a node that starts so is lost.
+        if granted.root_pem != self._root_pem:
+            self._state.save_root(granted.root_pem)
+        # A worker's key is empty: a manager that was demoted opens its key file with it.
+        self._keys.write(granted.identity.pair, granted.kek)
 
     def _on_renewed(self, outcome: Renewed) -> None:
         """Put a new certificate to use: towards managers, and as a role."""

@@ -97,12 +97,13 @@ class StateDir:
         self.settings_path = path / "docker-state.json"
         self.raft = path / "raft"
         self.member_path = path / "raft-member"
+        self.raft_gone_path = path / ".raft-gone"
         self.worker = path / "worker"
 
     def prepare(self) -> None:
         """Make the directory (0700) and the one for certificates (0755)."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.certificates.mkdir(mode=0o755, exist_ok=True)
+        make_durably(self.path, 0o700)
+        make_durably(self.certificates, 0o755)
 
     def root_pem(self) -> bytes | None:
         """The trusted roots, or None before the node belongs to a cluster."""
@@ -169,10 +170,23 @@ class StateDir:
         if _read(self.member_path) != text:
             write_atomically(self.member_path, text, _PRIVATE)
 
-    def forget_raft(self) -> None:
-        """Remove the log for good: the node is no member any more."""
+    def forget_log(self) -> None:
+        """Remove the Raft log at one stroke: what a crash left of it would pass for a damaged
+        one, and its node could never be a manager again."""
         self.member_path.unlink(missing_ok=True)
-        shutil.rmtree(self.raft, ignore_errors=True)
+        self.remove_leftovers()
+        try:
+            os.rename(self.raft, self.raft_gone_path)
+            sync_directory(self.path)
+        except FileNotFoundError:
+            return
+        except OSError:  # a file system of its own, say: bit by bit then
+            shutil.rmtree(self.raft, ignore_errors=True)
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove what a crash left of a log that is gone."""
+        shutil.rmtree(self.raft_gone_path, ignore_errors=True)
 
     def forget(self) -> None:
         """Remove everything, settings first: what is left after a crash starts no node."""
@@ -286,7 +300,9 @@ class KeyStore:
             new = identity(pair)
             plain = pem.encode(pem.Block("PRIVATE KEY", pem.first(pair.key_pem).der))
             file = replace(self._file or KeyFile(plain, fips=self._fips), key_pem=plain)
-            if kek is not None:
+            # A manager that was told of a newer unlock key since it asked for this one keeps it:
+            # the key would lie open until the cluster object changes again.
+            if kek is not None and not (new.is_manager and kek.version < file.kek.version):
                 file = file.adopt_kek(kek)
             self.state.prepare()
             cert = pem.normalize(pair.cert_pem)
@@ -349,6 +365,15 @@ def write_atomically(path: Path, data: bytes, mode: int) -> None:
             temp.unlink()
         raise
     sync_directory(path.parent)
+
+
+def make_durably(path: Path, mode: int) -> None:
+    """Make a directory, and its parents, that a power cut does not take away with all in it."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    for made in reversed(missing):
+        with contextlib.suppress(PermissionError):  # a parent that cannot be listed
+            sync_directory(made.parent)
 
 
 def sync_directory(path: Path) -> None:

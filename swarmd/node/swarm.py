@@ -310,9 +310,8 @@ class SwarmNode:
             keys = await self._certify(wish)
             await self._settled(self._begin(keys, Start(wish.settings, fresh=True)))
         except SwarmError as error:
-            await self._blocking(self._state.forget)
-            self._life = None
-            self._reset()
+            self._life = None  # that is this task
+            await self._undo(error)
             return error
         return None
 

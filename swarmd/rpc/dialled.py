@@ -60,17 +60,17 @@ async def open_link(addr: str, credentials: Credentials, server_name: str, clock
 
 
 def unreachable(addr: str, reason: Exception | str) -> str:
-    """What stock clients say of a manager they cannot connect to, so that scripts find it."""
-    return f'connection error: desc = "transport: Error while dialing {_dial(addr, reason)}"'
-
-
-def _dial(addr: str, reason: Exception | str) -> str:
-    """As Go words what the kernel answered; what it has no words for is told as it is."""
-    if isinstance(reason, socket.gaierror):
-        return f"dial tcp: lookup {address.split(addr)[0]}: no such host"
-    if isinstance(reason, OSError) and not isinstance(reason, ssl.SSLError) and reason.errno:
-        return f"dial tcp {addr}: connect: {os.strerror(reason.errno).lower()}"
-    return f"dial tcp {addr}: {reason}" if isinstance(reason, str) else f"{addr}: {reason}"
+    """What stock clients say of a manager they cannot connect to, or that is not who it says."""
+    if isinstance(reason, ssl.SSLError):
+        trouble = f"authentication handshake failed: {reason}"
+    elif isinstance(reason, socket.gaierror):
+        trouble = f"Error while dialing dial tcp: lookup {addr.rpartition(':')[0]}: no such host"
+    elif isinstance(reason, OSError) and reason.errno:
+        why = os.strerror(reason.errno).lower()
+        trouble = f"Error while dialing dial tcp {addr}: connect: {why}"
+    else:
+        trouble = f"Error while dialing dial tcp {addr}: {reason}"
+    return f'connection error: desc = "transport: {trouble}"'
 
 
 async def _verified(

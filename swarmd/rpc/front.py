@@ -38,12 +38,17 @@ class Limits:
 
     handshake_seconds: float = 5.0
     pending_max: int = 2048
-    """Handshakes under way at once, all addresses."""
+    """Handshakes under way at once, all addresses; the oldest makes room for another. Who means
+    it is done in a moment, and silent strangers must not keep nodes out."""
     pending_per_address_max: int = 1024
     """Handshakes under way at once from one IP address (many nodes behind one NAT)."""
     anonymous_per_address_max: int = 1024
     """Open connections without certificate from one IP address: joining nodes hold one each
     for seconds, and nobody else has a use for them."""
+    anonymous_max: int = 8192
+    """The same from all addresses: a network of IPv6 has more of them than connections fit."""
+    per_node_max: int = 256
+    """Open connections with the certificate of one node: it needs a few."""
     connections_max: int = 16_384
     preface_seconds: float = 20.0
     """From the handshake to the HTTP/2 preface and settings. Longer than the handshake: our
@@ -109,8 +114,10 @@ class Front:
         """Where connections come in."""
         self._links: set[Visitor] = set()
         self._pending: Counter[str] = Counter()
-        self._anonymous: Counter[str] = Counter()
-        self._pending_total = 0
+        self._anonymous: Counter[str] = Counter()  # by address
+        self._anonymous_total = 0
+        self._nodes: Counter[str] = Counter()  # by node id
+        self._shaking: dict[Visitor, None] = {}  # in the order they came
         self._used: Credentials | None = None
         self._context: ssl.SSLContext | None = None
         self._changed = asyncio.Event()
@@ -163,22 +170,28 @@ class Front:
         limits = self._limits
         _OPEN.inc()
         self._links.add(link)
-        self._pending_total += 1
+        self._shaking[link] = None
         self._pending[link.host] += 1
         if (
-            self._pending_total > limits.pending_max
-            or self._pending[link.host] > limits.pending_per_address_max
+            self._pending[link.host] > limits.pending_per_address_max
             or len(self._links) > limits.connections_max
         ):
-            self._refusals.note("limit", link.remote_addr, "too many connections")
-            link.abort()
+            self._turn_away(link, "too many connections")
             return
+        if len(self._shaking) > limits.pending_max:
+            self._turn_away(next(iter(self._shaking)), "too many handshakes")
         link.begin(limits.handshake_seconds)
 
-    def settled(self, host: str) -> None:
+    def _turn_away(self, link: Visitor, why: str) -> None:
+        self._refusals.note("limit", link.remote_addr, why)
+        self.settled(link)
+        link.abort()
+
+    def settled(self, link: Visitor) -> None:
         """A handshake is over, for good or bad."""
-        self._pending_total -= 1
-        _decrement(self._pending, host)
+        if link in self._shaking:
+            del self._shaking[link]
+            _decrement(self._pending, link.host)
 
     def identify(self, link: Visitor) -> None:
         """Look at a finished handshake and, if it is acceptable, take calls on it.
@@ -195,12 +208,9 @@ class Front:
             except ValueError as error:
                 self._refuse(link, "certificate", error)
                 return
-        else:
-            link.anonymous = True
-            self._anonymous[link.host] += 1
-            if self._anonymous[link.host] > self._limits.anonymous_per_address_max:
-                self._refuse(link, "limit", "too many connections without certificate")
-                return
+        if trouble := self._count(link, subject):
+            self._refuse(link, "limit", trouble)
+            return
         connection = self._registry.add(subject, link.remote_addr)
 
         def lost(_: Line) -> None:
@@ -212,11 +222,36 @@ class Front:
         line.begin(self._limits.preface_seconds, lambda: link.fail(late))
         link.attach(line)
 
+    def _count(self, link: Visitor, subject: Subject | None) -> str:
+        """Count a connection for whoever made it; why it is one too many, if it is."""
+        limits = self._limits
+        if subject is None:
+            link.anonymous = True
+            self._anonymous[link.host] += 1
+            self._anonymous_total += 1
+            if (
+                self._anonymous[link.host] > limits.anonymous_per_address_max
+                or self._anonymous_total > limits.anonymous_max
+            ):
+                return "too many connections without certificate"
+            return ""
+        link.node_id = subject.node_id
+        self._nodes[link.node_id] += 1
+        if self._nodes[link.node_id] > limits.per_node_max:
+            return f"too many connections of node {link.node_id}"
+        return ""
+
+    def _forget(self, link: Visitor) -> None:
+        if link.anonymous:
+            self._anonymous_total -= 1
+            _decrement(self._anonymous, link.host)
+        elif link.node_id is not None:
+            _decrement(self._nodes, link.node_id)
+
     def gone(self, link: Visitor, error: Exception | None) -> None:
         """A connection is over."""
         self._links.discard(link)
-        if link.anonymous:
-            _decrement(self._anonymous, link.host)
+        self._forget(link)
         _OPEN.dec()
         self.changed()
         line = link.line
@@ -253,13 +288,13 @@ class Front:
 class Visitor(TlsLink):
     """One connection at the front."""
 
-    __slots__ = ("_counted", "_front", "anonymous", "host", "line", "remote_addr")
+    __slots__ = ("_front", "anonymous", "host", "line", "node_id", "remote_addr")
 
     def __init__(self, front: Front) -> None:
         super().__init__(front.context(), server_side=True)
         self._front = front
-        self._counted = False
         self.anonymous = False
+        self.node_id: str | None = None
         self.line: Line | None = None
         self.host = ""
         self.remote_addr = ""
@@ -270,23 +305,17 @@ class Visitor(TlsLink):
         keep_alive(transport)
         self.remote_addr = address.of_socket(transport.get_extra_info("peername"))
         self.host = self.remote_addr.rpartition(":")[0]
-        self._counted = True
         self._front.admit(self)
 
     def opened(self) -> None:
         """The handshake succeeded."""
-        self._settle()
+        self._front.settled(self)
         self._front.identify(self)
 
     def closed(self, error: Exception | None) -> None:
         """The connection is over."""
-        self._settle()
+        self._front.settled(self)
         self._front.gone(self, error)
-
-    def _settle(self) -> None:
-        if self._counted:
-            self._counted = False
-            self._front.settled(self.host)
 
 
 def _decrement(counts: Counter[str], key: str) -> None:

@@ -19,6 +19,9 @@ from typing import Protocol, cast
 # Piece sizes keep the memory buffers (which never shrink) near one TLS record.
 PIECE_BYTES = 16 * 1024
 LINGER_SECONDS = 5.0
+# In front of an answer of OpenSSL's own. Whoever asks for new keys all the time and reads nothing
+# would have as much of our memory as it sends.
+UNREAD_BYTES_MAX = 1 << 20
 # Go's defaults: a dead peer is noticed by the kernel within minutes, without gRPC pings.
 _KEEPALIVE_SECONDS = 15
 # Without it the kernel sends in vain for a quarter of an hour: to a host that is gone, or from
@@ -320,9 +323,18 @@ class TlsLink(Link, abc.ABC):
             return
         if pieces:
             self.partner.send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        self._flush()  # answers to key updates
+        if self._out.pending:
+            self._answer()
         if ended:
             self.finish()
+
+    def _answer(self) -> None:
+        """Send what OpenSSL itself has to say, to a key update for one: to who reads it."""
+        self._flush()
+        if self._transport is not None:
+            size = self._transport.get_write_buffer_size()
+            if size > UNREAD_BYTES_MAX:
+                self.fail(ssl.SSLError(f"{size} bytes of answers are left unread"))
 
     def _flush(self) -> None:
         if self._out.pending:

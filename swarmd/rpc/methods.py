@@ -21,6 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 from swarmd.api import pb
 from swarmd.api.pb import options_pb2
 from swarmd.base.errors import Internal, InvariantViolation, invariant
+from swarmd.base.parsing import parse
 
 PACKAGE = "docker.swarmkit.v1"
 _PROXIED_ON_PORT = frozenset(
@@ -68,7 +69,7 @@ class Method:
             # Stock managers end PublishLogs so when told `close`: OK, but no message.
             raise Internal(f"{self.short}: ended without an answer")
         try:
-            return self.response.FromString(raw)
+            return parse(self.response, raw)
         except DecodeError as error:
             raise Internal(f"{self.short}: the answer cannot be read") from error
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from swarmd.base import limits, metrics
+from swarmd.base import limits, metrics, parsing
 from swarmd.base.aio import Tasks
 from swarmd.base.clock import Clock, SystemClock
 from swarmd.base.errors import Code, Internal, InvariantViolation, SwarmError, Unavailable
@@ -387,7 +387,7 @@ async def _requests(method: Method, call: Call) -> AsyncGenerator[Any, None]:
 
 def _parse(method: Method, raw: bytes) -> Any:
     try:
-        return method.request.FromString(raw)
+        return parsing.parse(method.request, raw, parsing.FIELDS_MAX)
     except DecodeError as error:
         # The code and the start of the text are grpc-go's.
         raise Internal(f"grpc: error unmarshalling request: {error}") from error

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -26,6 +27,13 @@ _SUITES = ":".join(
     for key in ("ECDSA", "RSA")
 )
 _STRONG = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+# What reading a certificate raises whose parts the library does not know; they share no base.
+_UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +93,16 @@ def promoted(
     return [
         candidate.public_bytes(Encoding.PEM)
         for candidate in intermediates
-        if _may_sign(candidate, now) and any(_vouches(root, candidate) for root in roots)
+        if _is_vouched(candidate, roots, now)
     ]
+
+
+def _is_vouched(candidate: x509.Certificate, roots: list[x509.Certificate], now: float) -> bool:
+    """Whether one of `roots` stands behind a certificate, which may be anything a stranger sent."""
+    try:
+        return _may_sign(candidate, now) and any(_vouches(root, candidate) for root in roots)
+    except _UNREADABLE:
+        return False
 
 
 def peer_chain(tls: ssl.SSLObject) -> list[x509.Certificate]:
@@ -96,7 +112,8 @@ def peer_chain(tls: ssl.SSLObject) -> list[x509.Certificate]:
     chain = []
     for item in holder.get_unverified_chain() or ():
         der = item if isinstance(item, bytes) else ssl.PEM_cert_to_DER_cert(item.public_bytes())
-        chain.append(x509.load_der_x509_certificate(der))
+        with suppress(x509.InvalidVersion):
+            chain.append(x509.load_der_x509_certificate(der))
     return chain
 
 

@@ -22,6 +22,9 @@ from swarmd.rpc.tls import Credentials
 from swarmd.rpc.tunnel import Tunnel, open_tunnel
 
 _NEVER_MS = 2**31 - 1
+# What an unverified manager may answer: a bundle of roots, no more than its reader takes.
+_UNVERIFIED_BYTES_MAX = 1 << 20
+_UNLIMITED = -1
 _UP = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.CONNECTING)
 
 
@@ -116,21 +119,22 @@ class WireCaller(Reconnecting["_Line"]):
         tunnel = await open_tunnel(
             self.addr, self.credentials, self._server_name, self._clock, self._entropy
         )
-        return _Line(tunnel, self._authority)
+        verified = self.credentials.roots_pem is not None
+        return _Line(tunnel, self._authority, _UNLIMITED if verified else _UNVERIFIED_BYTES_MAX)
 
 
 class _Line:
     """One tunnel and the channel on it (a `reconnect.Line`)."""
 
-    def __init__(self, tunnel: Tunnel, authority: str) -> None:
+    def __init__(self, tunnel: Tunnel, authority: str, receive_bytes_max: int) -> None:
         self.tunnel = tunnel
         self._callables: dict[str, Callable[..., Any]] = {}
         self._channel = grpc.aio.insecure_channel(
             tunnel.target,
             options=[
                 ("grpc.default_authority", authority),
-                ("grpc.max_receive_message_length", -1),
-                ("grpc.max_send_message_length", -1),
+                ("grpc.max_receive_message_length", receive_bytes_max),
+                ("grpc.max_send_message_length", _UNLIMITED),
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.enable_retries", 0),
                 ("grpc.enable_http_proxy", 0),

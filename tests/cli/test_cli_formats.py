@@ -165,8 +165,8 @@ def test_fields_of_a_worker_are_empty_not_wrong(run: Run, nodes: FakeDaemon) -> 
     [
         (
             "{{.Nope}}",
-            'template parsing error: template: :1:2: executing "" at <.Nope>: map has no entry '
-            'for key "Nope"\n',
+            'template parsing error: template: :1:2: executing "" at <.Nope>: can\'t evaluate '
+            "field Nope in type swarm.Node\n",
             1,
         ),
         ("{{.ID", "template parsing error: template: :1: unclosed action\n", 64),

@@ -9,7 +9,9 @@ from typing import TypeVar
 
 from swarmd.base.clock import Clock
 from swarmd.base.errors import SwarmError
+from swarmd.base.limits import entry_bytes_max
 from swarmd.cluster.store import Store, Transaction
+from swarmd.manager.raftnode import RequestTooLarge
 
 T = TypeVar("T")
 
@@ -54,6 +56,8 @@ class LocalCommitter:
         """The same, now."""
         tx = self.store.begin(self.index, self.clock.now())
         result = change(tx)
+        if sum(action.ByteSize() for action in tx.actions) > entry_bytes_max:
+            raise RequestTooLarge
         if tx.actions:
             self.index += 1
             self.commits += 1

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from enum import Enum
 
-from swarmd.cluster.raft import MemoryStorage, RawNode, Ready, Role
+from swarmd.cluster.raft import MemoryStorage, RawNode, Ready, Role, Timing
 from swarmd.manager.raftnode.timers import PARTS, STOCK_ELECTION, STOCK_HEARTBEAT, Timers
 from tests.harness.raft_checks import Seen, core_of
 from tests.harness.raft_disk import Disk
@@ -137,7 +137,7 @@ class Member:
         """Change the election ticks of a BARE member, now and after restarts."""
         self._bare_ticks = ticks
         if self.node is not None:
-            self.node.set_timers(ticks, 1)
+            self.node.set_timers(Timing(ticks, 1))
 
     def tune(self) -> None:
         """Have the core wait as the marks of others say, as the driver does."""
@@ -145,7 +145,7 @@ class Member:
             return
         if self.leads():
             self.timers.on_members(self.node.conf_state().voters, self.id)
-        self.node.set_timers(*self.timers.now())
+        self.node.set_timers(self.timers.now())
 
     def leads(self) -> bool:
         """Whether it is up and believes to lead."""

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from swarmd.api import raftpb
 from swarmd.base.errors import SwarmError
-from swarmd.cluster.raft import Role
+from swarmd.cluster.raft import Role, Timing
 from swarmd.cluster.raft.messages import sender
 from tests.harness.raft_group import Group
 
@@ -69,7 +69,7 @@ class Script:
                 int(a[1]), a[2] == "ok"
             ),
             "unreachable": lambda a: self.group[int(a[0])].node.report_unreachable(int(a[1])),
-            "timers": lambda a: self.group[int(a[0])].node.set_timers(int(a[1]), int(a[2])),
+            "timers": lambda a: self.group[int(a[0])].node.set_timers(Timing(int(a[1]), int(a[2]))),
             "status": lambda _: self._status(),
             "log": lambda a: self._log(int(a[0])),
             "progress": lambda a: self._progress(int(a[0])),

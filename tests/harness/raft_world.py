@@ -217,9 +217,9 @@ class World:
         if (
             leader.leads()
             and leader.seen.term == core.term
-            and core.election_ticks != STOCK_ELECTION
+            and core.timing.election_ticks != STOCK_ELECTION
         ):
-            raise Broken(f"{member.id} waits {core.election_ticks} parts for a stock leader")
+            raise Broken(f"{member.id} waits {core.timing.election_ticks} parts for a stock leader")
 
     def _disk_delay(self, member: Member, ready: Ready) -> float:
         """How long the writes of a `Ready` take; our driver waits for a needed sync only."""

@@ -277,6 +277,18 @@ class TestNetworks:
         assert lab.subnet("web") == [("10.60.0.0/24", "10.60.0.1")]
         assert lab.addresses("n1")["web"] == ["10.60.0.128/24"]
 
+    def test_a_subnet_is_shown_as_it_was_asked_for(self, lab: Lab) -> None:
+        lab.network("web", subnet="10.60.0.5/24")
+        lab.network("more")
+        lab.settle()
+        lab.run_task("t1", "n1", "web")
+        lab.settle()
+        assert lab.subnet("web") == [("10.60.0.5/24", "10.60.0.1")]
+        assert lab.addresses("n1")["web"] == ["10.60.0.2/24"]
+        lab.network("same", subnet="10.60.0.9/24")
+        lab.settle()
+        assert lab.subnet("same") == []
+
     def test_networks_may_share_a_subnet_with_ranges_of_their_own(self, lab: Lab) -> None:
         lab.network("a", subnet="10.60.0.0/24", range="10.60.0.0/25")
         lab.network("b", subnet="10.60.0.0/24", range="10.60.0.128/25")

@@ -193,6 +193,26 @@ def test_secrets_never_reach_the_log(
     assert "MHcCAQEE" not in shown
 
 
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_no_peer_writes_lines_of_its_own_into_the_log(
+    style: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    level = root.level
+    try:
+        logs.setup("info", style)
+        said = (
+            "no\n2026-01-01T00:00:00 info swarmd.node: all is well\r\x1b[2J\x85\u2028\tZ\u00fcrich"
+        )
+        logging.getLogger("x").warning("a manager answers: %s", said)
+    finally:
+        root.setLevel(level)
+    shown = capsys.readouterr().err
+    assert len(shown.splitlines()) == 1
+    assert "\x1b" not in shown and "rich" in shown
+
+
 def test_readiness_message_reaches_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:

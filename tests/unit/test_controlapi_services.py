@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from swarmd import api
 from swarmd.base.errors import SwarmError
 from swarmd.base.timestamps import seconds
+from swarmd.manager.controlapi import constraints
 from tests.harness.controlroom import PEER, Room, a_port, a_service_spec, an_ingress, told
 from tests.harness.controlservices import create, ports, update, update_of, update_refused
 
@@ -311,3 +312,9 @@ async def test_a_removed_service_wants_nothing_but_may_still_run() -> None:
     request = api.ListServiceStatusesRequest(services=["gone"])
     (status,) = (await room.control.list_service_statuses(request, PEER)).statuses
     assert (status.desired_tasks, status.running_tasks) == (0, 1)
+
+
+def test_a_role_of_a_newer_swarm_fits_no_constraint_of_ours() -> None:
+    node = api.Node(id="n", role=cast("Any", 7))
+    assert not constraints.node_matches(constraints.parse(["node.role==manager"]), node)
+    assert constraints.node_matches(constraints.parse(["node.role!=manager"]), node)

@@ -34,12 +34,28 @@ def test_both_json_forms_mean_the_same(text: str) -> None:
     assert list(filters.roles) == [api.NodeRole.MANAGER]
 
 
-@pytest.mark.parametrize("text", ["x", "[]", '{"a":1}', '{"a":{"b":1}}', '{"a":[1]}', '"s"'])
-def test_junk_is_refused_with_the_endpoints_own_status(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("x", "invalid character 'x' looking for beginning of value"),
+        ("[", "unexpected end of JSON input"),
+        ('{"a":["b"]} z', "invalid character 'z' after top-level value"),
+        ("[]", "cannot unmarshal array into Go value of type map[string]map[string]bool"),
+        ('"s"', "cannot unmarshal string into Go value of type map[string]map[string]bool"),
+        ('{"a":1}', "cannot unmarshal number into Go value of type map[string]bool"),
+        ('{"a":[1]}', "cannot unmarshal array into Go value of type map[string]bool"),
+        ('{"a":{"b":1}}', "cannot unmarshal number into Go value of type bool"),
+    ],
+)
+def test_junk_is_refused_as_the_clients_time_did(text: str, why: str) -> None:
     for status in (400, 500):
         with pytest.raises(Refusal) as caught:
-            Filters.parse(text, status=status)
+            Filters.parse(text, old_status=status)
         assert caught.value.status == status
+        assert caught.value.message.removeprefix("json: ") == why
+    with pytest.raises(Refusal) as caught:
+        Filters.parse(text)
+    assert (caught.value.status, caught.value.message) == (400, "invalid filter")
     assert len(Filters.parse("")) == len(Filters.parse("null")) == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 from swarmd.base.errors import Code
 from swarmd.rpc.http2 import request, wire
 from swarmd.rpc.http2.connection import Allowance, Connection
-from swarmd.rpc.http2.endpoint import UNTAKEN_BYTES_MAX
+from swarmd.rpc.http2.endpoint import LATE_MAX, UNTAKEN_BYTES_MAX
 from swarmd.rpc.http2.headers import LIST_BYTES_MAX, Header
 from swarmd.rpc.http2.stream import Stream
 from tests.harness.h2peer import CALL, Frame, Peer, frame, frames, message, number, settings
@@ -321,6 +321,20 @@ def test_more_streams_than_allowed_are_refused() -> None:
     assert bench.say(frame("DATA", 9, b"on its way", 1)) == []
     bench.say(number("RST_STREAM", 1, 8), bench.peer.headers(11, ("x-new", "entry")))
     assert (bench.ears[11].headers or [])[-1] == (b"x-new", b"entry")
+
+
+def test_refused_streams_are_not_remembered_without_end() -> None:
+    """A patient peer stays within every budget, for as long as it likes."""
+    bench = Bench()
+    for stream in range(1, 8, 2):
+        bench.say(bench.peer.headers(stream))
+    for stream in range(9, 9 + 4 * LATE_MAX, 2):
+        bench.now += 1.0
+        bench.say(bench.peer.headers(stream))
+    assert bench.connection.fault is None
+    assert len(bench.connection._late) <= LATE_MAX
+    assert bench.say(frame("DATA", 9, b"on its way")) == [], "forgotten, but no fault"
+    assert bench.connection.fault is None
 
 
 def test_after_goodbye_old_streams_go_on_and_new_ones_are_not_looked_at() -> None:

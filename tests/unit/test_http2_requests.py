@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmd.base import limits
-from swarmd.base.errors import Code
+from swarmd.base.errors import Code, NotFound
 from swarmd.rpc.http2 import headers, request, wire
+from swarmd.rpc.http2.headers import HeaderReader
 from swarmd.rpc.http2.messages import Messages, Oversized, framed
 from swarmd.rpc.http2.request import Refused
 from swarmd.rpc.http2.wire import StreamFault
+from swarmd.rpc.status import refusal_of
 from tests.harness.h2peer import CALL, message
 
 BASE = [(name.encode(), value.encode()) for name, value in CALL]
@@ -216,3 +218,23 @@ def test_flags_of_messages(flag: int, text: str, body: bytes) -> None:
     with pytest.raises(Refused) as refused:
         Messages().feed(message(body, flag))
     assert (refused.value.code, str(refused.value)) == (Code.INTERNAL, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("no such thing", 13),
+        ("\u00e9" * 900, 900),
+        ("\u00e9" * 5000, 700),
+        ("\u8a9e" * 3000, 450),
+        ("\U0001f40b" * 600, 300),
+        ("x" * 5000, 4095),
+    ],
+)
+def test_a_refusal_fits_into_the_headers_of_its_reader(text: str, kept: int) -> None:
+    """Trailers that are too long hide the reason they carry."""
+    refusal = refusal_of("Control/GetNetwork", NotFound(text))
+    block = request.only_tail(refusal.code, refusal.text)
+    assert len(block) < 8192 and HeaderReader().read(block) is not None
+    assert refusal.text == text or refusal.text.startswith(text[:kept])
+    assert refusal.text == text or refusal.text.endswith("\u2026")

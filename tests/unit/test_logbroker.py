@@ -14,7 +14,7 @@ from swarmd.base.clock import ManualClock
 from swarmd.base.entropy import SeededEntropy
 from swarmd.base.errors import Code, InvalidArgument, NotFound, PermissionDenied, SwarmError
 from swarmd.cluster.store import Store, edit
-from swarmd.manager.logbroker import Broker, broker
+from swarmd.manager.logbroker import Broker, broker, routing
 from tests.harness.localstore import Caller, LocalCommitter
 
 S = api.TaskState
@@ -399,3 +399,41 @@ async def test_a_node_that_does_not_read_is_cut_off(
             async with asyncio.timeout(5):
                 async for _ in stream:
                     pass
+
+
+async def test_large_messages_for_a_slow_client_are_bounded_by_their_bytes(world: World) -> None:
+    world.put("t", "a")
+    async with world.leading(), listening(world, "a") as nodes:
+        client = world.subscribe(follow=True, service_ids=["s"])
+        first = asyncio.ensure_future(anext(client))
+        id = (await nodes["a"].get()).id
+        big = (lines(id, "a", "x" * 700_000) for _ in range(20))
+        writing = asyncio.ensure_future(world.publish("a", *big))
+        await soon_result(first)
+        await asyncio.sleep(0.1)
+        (outbox,) = world.broker.require().outboxes.values()
+        assert sum(item.ByteSize() for item in outbox._items) < 3 * broker.outbox_bytes_max
+        for _ in range(19):
+            await soon(client)
+        await soon_result(writing)
+        await client.aclose()
+
+
+async def test_a_node_that_fails_again_and_again_is_noted_so_often_only(world: World) -> None:
+    world.put("t", "a")
+    async with world.leading(), listening(world, "a") as nodes:
+        client = world.subscribe(follow=True, service_ids=["s"])
+        waiting = asyncio.ensure_future(anext(client))
+        id = (await nodes["a"].get()).id
+        for _ in range(2 * routing.errors_max):
+            with pytest.raises(PermissionDenied):
+                await world.publish("a", lines(id, "b", "not mine"))
+        (subscription,) = world.broker.require().routing.subscriptions.values()
+        assert len(subscription.errors) == routing.errors_max
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await client.aclose()
+
+
+async def soon_result(task: asyncio.Future):
+    return await asyncio.wait_for(task, 5)

@@ -148,12 +148,46 @@ def test_locking_with_a_new_certificate_asks_for_new_raft_keys(state: StateDir) 
     assert store.file().needs_rotation
 
 
+def test_an_unlock_key_that_was_asked_for_earlier_does_not_undo_a_newer_one(
+    state: StateDir,
+) -> None:
+    """Autolock came on between the leader's answer to a renewal and the writing of it."""
+    world, store = World(), store_of(state)
+    store.write(world.pair("n1", ca.MANAGER), KEK(b"", 3))
+    store.update(lambda file: file.with_kek(KEK(b"k" * 32, 5)))
+    renewed = world.pair("n1", ca.MANAGER)
+    store.write(renewed, KEK(b"", 3))
+    assert state.is_locked() and store.file().kek == KEK(b"k" * 32, 5)
+    assert store.identity().pair.cert_pem == renewed.cert_pem
+    store.write(world.pair("n1", ca.MANAGER), KEK(b"", 6))
+    assert not state.is_locked()
+
+
 def test_a_workers_certificate_unlocks(state: StateDir) -> None:
     world, store = World(), store_of(state)
     store.write(world.pair("n1", ca.MANAGER), KEK(b"k" * 32, 5))
     store.write(world.pair("n1"), KEK())
     assert not state.is_locked()
     assert store_of(state).open().role == ca.WORKER
+
+
+def test_new_directories_survive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    real = statedir.sync_directory
+
+    def note(path: Path) -> None:
+        synced.append(path)
+        real(path)
+
+    monkeypatch.setattr(statedir, "sync_directory", note)
+    state = StateDir(tmp_path / "var" / "swarm")
+    state.prepare()
+    assert synced == [tmp_path, tmp_path / "var", state.path]
+    assert (mode(state.path), mode(state.certificates)) == (0o700, 0o755)
+    state.prepare()
+    assert len(synced) == 3, "once"
 
 
 def test_an_update_that_changes_nothing_writes_nothing(state: StateDir) -> None:
@@ -319,7 +353,7 @@ def test_the_raft_member_outlives_its_log(state: StateDir) -> None:
     with pytest.raises(StateError, match="raft-member is damaged: not a raft id"):
         state.raft_member()
     state.raft.mkdir()
-    state.forget_raft()
+    state.forget_log()
     assert state.raft_member() == 0 and not state.raft.exists()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -432,6 +432,19 @@ def test_a_peer_that_does_not_serve_is_not_active() -> None:
         await asyncio.sleep(1)
         assert not link.active and far.checks == 1
         with pytest.raises(SwarmError, match="NOT_SERVING"):
+            await link.check()
+
+    with_link(far, told, work)
+
+
+def test_a_peer_with_a_status_nobody_knows_is_not_active_and_ends_nothing() -> None:
+    """gRPC's own health protocol has 3, SERVICE_UNKNOWN; the group of links went down with it."""
+    far, told = Far(health=cast("Any", 3)), Told()
+
+    async def work(link: Link) -> None:
+        await asyncio.sleep(1)
+        assert not link.active and far.checks == 1
+        with pytest.raises(SwarmError, match="status 3"):
             await link.check()
 
     with_link(far, told, work)

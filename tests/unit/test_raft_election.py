@@ -3,7 +3,7 @@
 import pytest
 
 from swarmd.api import raftpb
-from swarmd.cluster.raft import ProposalDropped, ReadState, Role, new_entry
+from swarmd.cluster.raft import ProposalDropped, ReadState, Role, Timing, new_entry
 from swarmd.cluster.raft.messages import CAMPAIGN_TRANSFER, NORMAL
 from tests.harness.raft_group import Group, incoming
 
@@ -279,8 +279,8 @@ def test_a_candidate_that_cannot_win_does_not_delay_the_one_that_can():
     group = Group(2, pre_vote=False)
     group[1].raft.log.append([new_entry(NORMAL, 1, 2, b"more")])
     group.process()
-    group[1].node.set_timers(14, 1)
-    group[2].node.set_timers(5, 1)
+    group[1].node.set_timers(Timing(14, 1))
+    group[2].node.set_timers(Timing(5, 1))
     for _ in range(60):
         for id in (1, 2):
             group.tick(id)

@@ -11,6 +11,7 @@ from swarmd.cluster.raft import (
     ProposalDropped,
     RawNode,
     Role,
+    Timing,
     new_conf_state,
     new_entry,
     new_hard_state,
@@ -466,8 +467,8 @@ def test_timers_change_at_run_time():
     group = Group(3)
     peer = group[1]
     with pytest.raises(InvalidArgument):
-        peer.node.set_timers(3, 3)
-    peer.node.set_timers(3, 1)
+        peer.node.set_timers(Timing(3, 3))
+    peer.node.set_timers(Timing(3, 1))
     assert (peer.node.status().election_ticks, peer.node.status().heartbeat_ticks) == (3, 1)
     assert 3 <= peer.raft.randomized_ticks < 6
     for _ in range(6):
@@ -475,17 +476,61 @@ def test_timers_change_at_run_time():
     assert peer.node.status().role is Role.PRE_CANDIDATE
     group.stabilize()
     assert peer.node.status().role is Role.LEADER
-    peer.node.set_timers(10, 2)
+    peer.node.set_timers(Timing(10, 2))
     group.tick(1)
     assert group.process() == []
     group.tick(1)
     assert {m.type for m in group.process()} == {raftpb.MsgHeartbeat}
 
 
+@pytest.mark.parametrize(
+    "wait", [{"stand_ticks": (9, 12)}, {"stand_ticks": (12, 11)}, {"retry_ticks": (0, 3)}]
+)
+def test_impossible_waits(wait):
+    peer = Group(3)[1]
+    with pytest.raises(InvalidArgument, match="no wait of"):
+        peer.node.set_timers(Timing(10, 1, **wait))
+    assert peer.node.status().election_ticks == 10
+
+
+def test_who_stands_waits_within_its_bounds_and_asks_again_soon_but_once():
+    """Many members whose requests nobody answers; when each asks, in ticks since it last did."""
+    group = Group(60)
+    waits = [set(), set(), set()]
+    for id, peer in group.peers.items():
+        peer.node.set_timers(Timing(10, 1, (11, 14), (3, 6)))
+        asked = [0]
+        for count in range(1, 40):
+            group.tick(id)
+            if any(message.type == raftpb.MsgPreVote for message in group.process(id)):
+                asked.append(count)
+        for number, drawn in enumerate(waits):
+            drawn.add(asked[number + 1] - asked[number])
+    assert waits == [{11, 12, 13, 14}, {3, 4, 5, 6}, {11, 12, 13, 14}]
+
+
+def test_a_leader_in_between_lets_a_member_ask_again_soon():
+    group = Group(3)
+    peer = group[1]
+    peer.node.set_timers(Timing(10, 1, (11, 11), (3, 3)))
+    for leads in (False, True):
+        if leads:
+            group.elect(2)
+        group.cut = {(1, 2), (1, 3)}
+        group.tick(1, 11)
+        group.process(1)
+        assert peer.raft.role is Role.PRE_CANDIDATE
+        assert peer.raft.randomized_ticks == 3
+        group.tick(1, 3)
+        group.process(1)
+        assert peer.raft.randomized_ticks == 11
+        group.cut = set()
+
+
 def test_shorter_timers_do_not_act_at_once():
     group = Group(3)
     group.tick(1, 8)
-    group[1].node.set_timers(4, 1)
+    group[1].node.set_timers(Timing(4, 1))
     assert group[1].raft.election_elapsed == 3
     assert group[1].node.status().role is Role.FOLLOWER
 

@@ -241,17 +241,32 @@ async def test_no_snapshots_by_count_when_the_interval_is_zero(
     assert not list((tmp_path / "a" / "snap-v3-encrypted").iterdir())
 
 
+class NoSnapshots(Files):
+    """A disk with room for the log only."""
+
+    broken = True
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Fail with snapshots."""
+        if self.broken and target.suffix == ".snap":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().rename(source, target)
+
+
+async def test_a_snapshot_that_fails_is_not_tried_with_every_entry(
+    group: Group, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = await group.start(group.make("a", tick_seconds=NEVER, files=NoSnapshots()))
+    await one.committer.update(set_raft(interval=5))
+    for number in range(70):
+        await write(one, f"c{number}")
+        await eventually(lambda: not one.node._snapshotter._asked)
+    assert 3 <= len([text for text in caplog.messages if "not written" in text]) <= 8
+
+
 async def test_a_snapshot_that_fails_is_tried_again(
     group: Group, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class NoSnapshots(Files):
-        broken = True
-
-        def rename(self, source: Path, target: Path) -> None:
-            if self.broken and target.suffix == ".snap":
-                raise OSError(errno.ENOSPC, "No space left on device")
-            super().rename(source, target)
-
     files = NoSnapshots()
     one = await group.start(group.make("a", tick_seconds=NEVER, files=files))
     await one.committer.update(set_raft(interval=5))

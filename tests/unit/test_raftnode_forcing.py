@@ -18,6 +18,7 @@ from swarmd.base.errors import FailedPrecondition
 from swarmd.cluster.ca.envelope import decryptor, secretbox
 from swarmd.cluster.store import Transaction
 from swarmd.manager.raftnode import Place, RaftDisk
+from swarmd.manager.raftnode.checkpoint import decode, put_down
 from swarmd.manager.raftnode.forcing import Log, force_alone
 from swarmd.manager.raftnode.members import raft_member
 from swarmd.manager.raftnode.opening import open_place
@@ -211,6 +212,24 @@ async def test_what_a_lost_leader_had_not_committed_is_gone(group: Group, tmp_pa
     assert alone.config("lost") is None
     assert alone.config("kept") is not None
     assert alone.node.commit_index() > before
+
+
+async def test_what_is_put_down_is_alone_from_its_first_byte_on_disk(
+    group: Group, tmp_path: Path
+) -> None:
+    """A crash behind it: whoever opens the log next must not be a member of the old group."""
+    a, b, c = await three(group)
+    taken = decode(a.node.checkpoint().encode())
+    own, *others = [one.node.id for one in (a, b, c)]
+    for one in (c, b, a):
+        await group.stop(one)
+    copy = group.make("copy")
+    put_down(copy.node._place, own, taken)
+    await group.start(copy)
+    await eventually(copy.node.is_leader)
+    assert [(m.raft_id, m.node_id) for m in copy.node.members()] == [(own, "node-copy")]
+    assert all(copy.node.membership.is_removed(raft_id) for raft_id in others)
+    assert copy.config("kept") is not None
 
 
 async def test_a_refused_force_leaves_the_log_as_it_was(group: Group, tmp_path: Path) -> None:

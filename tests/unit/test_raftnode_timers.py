@@ -17,19 +17,17 @@ from swarmd.cluster.raft import Role
 from swarmd.manager.raftnode.timers import (
     EAGER_TICKS,
     FAST,
-    FAST_ELECTION,
+    FAST_FOLLOWER,
     FAST_HEARTBEAT,
     HELLO,
     LEADERLESS_TICKS_MAX,
-    STOCK_ELECTION,
+    QUICK_LEADER,
+    STOCK,
     STOCK_HEARTBEAT,
     Timers,
 )
 from tests.harness.raftnodes import Group, One, Quick, eventually
 
-STOCK = (STOCK_ELECTION, STOCK_HEARTBEAT)
-QUICK = (STOCK_ELECTION, FAST_HEARTBEAT)
-SHORT = (FAST_ELECTION, FAST_HEARTBEAT)
 SLOW_TICK = 4.0
 TICK = 0.2  # seconds; the core's ticks are a tenth of it
 
@@ -72,7 +70,7 @@ def test_a_leader_is_fast_where_the_marked_ones_could_replace_it(
 ) -> None:
     timers = leading(*(answer(id, HELLO) for id in marked), voters=voters)
     assert timers.fast == fast
-    assert timers.now() == (QUICK if fast else STOCK)
+    assert timers.now() == (QUICK_LEADER if fast else STOCK)
     sent = heartbeat(0)
     timers.mark(sent)
     assert sent.rejectHint == (FAST if fast else HELLO)
@@ -107,11 +105,11 @@ def test_a_follower_waits_less_only_while_its_leader_says_so() -> None:
     timers.hear(heartbeat(HELLO), 5)
     assert timers.now() == STOCK
     timers.hear(heartbeat(FAST), 5)
-    assert timers.now() == SHORT
+    assert timers.now() == FAST_FOLLOWER
     timers.hear(heartbeat(HELLO, term=4), 5)  # an old leader's
-    assert timers.now() == SHORT
+    assert timers.now() == FAST_FOLLOWER
     timers.on_state(Role.PRE_CANDIDATE, 0, 1)
-    assert timers.now() == SHORT, "it is in a hurry now"
+    assert timers.now() == FAST_FOLLOWER, "it is in a hurry now"
     timers.on_state(Role.FOLLOWER, 3, 1)
     assert timers.now() == STOCK, "the new leader said nothing yet"
     timers.hear(heartbeat(FAST), 6)
@@ -127,7 +125,7 @@ def test_long_without_a_leader_all_is_stock_again() -> None:
     timers.on_state(Role.PRE_CANDIDATE, 0, 1)
     for _ in range(LEADERLESS_TICKS_MAX):
         timers.tick()
-    assert timers.now() == SHORT
+    assert timers.now() == FAST_FOLLOWER
     timers.tick()
     assert timers.now() == STOCK
 
@@ -137,7 +135,7 @@ def test_a_new_leader_of_a_fast_group_asks_around_quickly() -> None:
     timers.on_state(Role.FOLLOWER, 2, 1)
     timers.hear(heartbeat(FAST), 5)
     timers.on_state(Role.LEADER, 1, 1)
-    assert not timers.fast and timers.now() == QUICK
+    assert not timers.fast and timers.now() == QUICK_LEADER
     for _ in range(EAGER_TICKS):
         timers.tick()
     assert timers.now() == STOCK
@@ -162,7 +160,7 @@ def test_a_leader_whose_group_grew_asks_around_quickly(others: tuple[raftpb.Mess
     timers = leading(*others, voters=(1, 2))
     assert timers.now() == STOCK
     timers.on_members((1, 2, 3), 1)
-    assert not timers.fast and timers.now() == QUICK
+    assert not timers.fast and timers.now() == QUICK_LEADER
     sent = heartbeats(timers, 2 * EAGER_TICKS)
     quick = [tick for tick in sent if tick < EAGER_TICKS]
     assert quick == list(range(FAST_HEARTBEAT, EAGER_TICKS, FAST_HEARTBEAT))
@@ -186,7 +184,7 @@ def test_nothing_but_growth_is_a_reason_to_ask_around() -> None:
     timers.on_members((1, 2), 1)
     assert timers.now() == STOCK
     timers.on_members((1, 4), 1)
-    assert timers.now() == QUICK, "one went, but one came"
+    assert timers.now() == QUICK_LEADER, "one went, but one came"
     follower = Timers(True)
     follower.on_members((1, 2), 1)
     follower.on_members((1, 2, 3), 1)

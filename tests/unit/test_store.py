@@ -362,6 +362,7 @@ class TestApply:
                 api.StoreAction(action=REMOVE, extension=an_extension("e1", "k")),
                 "cannot delete extension because objects of this type exist in the data store",
             ),
+            (api.StoreAction(action=CREATE, node=api.Node()), "object without an id"),
             (api.StoreAction(action=CREATE), "unrecognized action type"),
             (api.StoreAction(node=a_node("n9")), "unrecognized action type"),
         ],
@@ -383,6 +384,17 @@ class TestApply:
         assert isinstance(caught.value.__cause__, SwarmError)
         assert store.save() == before
         assert seen == []
+
+    def test_kinds_of_newer_managers_are_passed_over(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The managers that know them apply the entry, and go on from what it made."""
+        newer = api.StoreAction.FromString(b"\x08\x01\xa2\x06\x04\x0a\x02x1")  # target 100
+        store = filled(a_node("n1"))
+        for id in ("n2", "n3"):
+            store.apply([newer, api.StoreAction(action=CREATE, node=a_node(id))])
+        assert [node.id for node in store.view().all(api.Node)] == ["n1", "n2", "n3"]
+        assert caplog.messages == ["objects of kind 100 are not known here and not kept"]
 
     def test_actions_see_those_before_them(self) -> None:
         store = filled(a_network("w1", "web"))

@@ -284,6 +284,27 @@ async def test_too_many_pending_handshakes_are_turned_away_and_places_come_back(
                 await asyncio.sleep(0.02)
 
 
+async def test_silent_strangers_do_not_keep_nodes_out() -> None:
+    limits = Limits(handshake_seconds=30, pending_max=3)
+    async with house(limits) as at:
+        crowd = [await at.raw() for _ in range(3)]
+        await asyncio.sleep(0.05)
+        async with dialled(at.server, at.root.issue("w1")) as caller:
+            await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+            (oldest, _), *others = crowd
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(oldest.read(1), 5) == b""
+            assert not any(reader.at_eof() for reader, _ in others)
+        for _, writer in crowd:
+            writer.close()
+        for _ in range(200):
+            if not at.server._front._links:
+                break
+            await asyncio.sleep(0.01)
+        front = at.server._front
+        assert not front._shaking and not front._pending
+
+
 async def test_open_connections_without_certificate_are_limited_per_address() -> None:
     async with house(Limits(anonymous_per_address_max=2)) as at:
         nobody = Credentials(at.root.pem)
@@ -301,6 +322,36 @@ async def test_open_connections_without_certificate_are_limited_per_address() ->
             await asyncio.sleep(0.01)
         async with dialled(at.server, nobody) as again:
             await call(again, "CA/GetRootCACertificate", timeout=5)
+
+
+async def test_strangers_from_many_addresses_leave_room_for_nodes() -> None:
+    async with house(Limits(anonymous_max=2)) as at:
+        nobody = Credentials(at.root.pem)
+        async with dialled(at.server, nobody), dialled(at.server, nobody):
+            at.server._front._anonymous.clear()  # as if each came from an address of its own
+            with pytest.raises(Unavailable):
+                async with dialled(at.server, nobody) as three:
+                    await call(three, "CA/GetRootCACertificate", timeout=5)
+            async with dialled(at.server, at.root.issue("w1")) as known:
+                await known.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+
+
+async def test_one_node_does_not_take_all_connections() -> None:
+    async with house(Limits(per_node_max=2)) as at:
+        w1 = at.root.issue("w1")
+        async with dialled(at.server, w1), dialled(at.server, w1):
+            with pytest.raises(Unavailable):
+                async with dialled(at.server, w1) as three:
+                    await three.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+            async with dialled(at.server, at.root.issue("w2")) as other:
+                await other.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
+        for _ in range(200):
+            if not len(at.server.registry):
+                break
+            await asyncio.sleep(0.01)
+        assert not at.server._front._nodes
+        async with dialled(at.server, w1) as again:
+            await again.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)
 
 
 async def test_refusals_are_not_logged_without_end(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -169,9 +170,23 @@ def _limited(old: Root, new: Root) -> bytes:
     return old.cross(new, extra=only)
 
 
+def _signed_in_an_unknown_way(old: Root, new: Root) -> bytes:
+    der = ssl.PEM_cert_to_DER_cert(new.pem.decode())
+    known, unknown = (bytes.fromhex(f"06082a8648ce3d0403{last}") for last in ("02", "7f"))
+    assert der.count(known) == 2
+    return new.pem + ssl.DER_cert_to_PEM_cert(der.replace(known, unknown)).encode()
+
+
 @pytest.mark.parametrize(
     "forge",
-    [_not_a_ca, _without_key_usage, _expired, _by_a_stranger, _self_signed, _limited],
+    [
+        _not_a_ca,
+        _without_key_usage,
+        _expired,
+        _by_a_stranger,
+        _self_signed,
+        _limited,
+    ],
     ids=lambda forge: forge.__name__,
 )
 @both
@@ -181,8 +196,9 @@ async def test_intermediates_no_root_vouches_for_are_refused_before_a_byte_is_sa
     old, new = Root(), Root()
     manager = new.issue("m1", "swarm-manager", chain=forge(old, new), roots=old.pem + new.pem)
     seen: list[Seen] = []
+    refused = r"(?i)authentication handshake failed: .*certificate[ _]verify"
     async with serving(dummy_services(seen), manager) as server:
-        with pytest.raises(Unavailable, match=r"CERTIFICATE_VERIFY_FAILED|certificate verify"):
+        with pytest.raises(Unavailable, match=refused):
             async with dialled(server, old.issue("w1"), by) as caller:
                 await beat(caller)
         for _ in range(100):
@@ -191,6 +207,27 @@ async def test_intermediates_no_root_vouches_for_are_refused_before_a_byte_is_sa
             await asyncio.sleep(0.01)
         assert not len(server.registry)
     assert not seen
+
+
+@both
+async def test_a_stranger_with_certificates_nobody_can_read_is_refused_as_any_other(
+    by: Any,
+) -> None:
+    """What the library raised for them was no refusal: it ended whoever had dialled."""
+    old, new = Root(), Root()
+    shown = new.issue("m1", "swarm-manager", chain=_signed_in_an_unknown_way(old, new))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.set_alpn_protocols(["h2"])
+    fd = os.memfd_create("pair")
+    os.write(fd, shown.key_pem + shown.cert_pem)
+    context.load_cert_chain(f"/proc/self/fd/{fd}")
+    os.close(fd)
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await by(f"127.0.0.1:{port}", old.issue("w1"))
 
 
 async def test_a_good_intermediate_does_not_help_a_bad_leaf() -> None:

@@ -39,6 +39,9 @@ async def everything() -> None:
     limits = Limits(handshake_seconds=0.3)
     async with serving(services, lambda: current[0], limits=limits) as server:
         async with dialled(server, Credentials(None)) as nobody:
+            with pytest.raises(ResourceExhausted):
+                await call(nobody, "CA/GetRootCACertificate")
+        async with dialled(server, Credentials(root.pem)) as nobody:
             assert (await call(nobody, "CA/GetRootCACertificate")).certificate == data
         async with dialled(server, root.issue("w1")) as caller:
             await caller.unary("Dispatcher/Heartbeat", HEARTBEAT, timeout=5)

@@ -271,6 +271,13 @@ async def test_requests_that_are_no_message(body: bytes, code: str, text: str | 
         assert len(seen) == 1
 
 
+async def test_text_that_is_no_utf8_does_not_keep_a_node_out() -> None:
+    async with house() as (server, root, seen), raw(server, root) as client:
+        client.say(client.peer.headers(1), frame("DATA", 1, message(b"\x0a\x02s\xfc"), 1))
+        assert (await client.status())["grpc-status"] == "0"
+        assert seen[0].request.session_id == "s\ufffd"
+
+
 async def test_deadline_is_kept_by_the_server_too() -> None:
     left = asyncio.Event()
 

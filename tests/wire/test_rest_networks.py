@@ -43,9 +43,11 @@ class StockEngine:
 
     def __init__(self) -> None:
         self.networks: list[dict[str, Any]] = [BRIDGE]
+        self.version: dict[str, Any] = {"Version": "20.10.24", "ApiVersion": "1.41"}
         self.seen: list[str] = []
         self.bodies: list[Any] = []
         self.lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.past: list[bytes] | None = None
         self.gone = asyncio.Event()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -57,7 +59,7 @@ class StockEngine:
             headers |= {"Builder-Version": "2", "Docker-Experimental": "true"}
             return web.Response(text="OK", headers=headers)
         if path == "/version":
-            return web.json_response({"Version": "20.10.24", "ApiVersion": "1.41"})
+            return web.json_response(self.version)
         if path == "/info":
             body = {"Containers": 3, "Swarm": {"LocalNodeState": "inactive"}, "Warnings": ["w"]}
             return web.json_response(body)
@@ -78,7 +80,9 @@ class StockEngine:
         return web.json_response({"message": "page not found"}, status=404)
 
     async def events(self, request: web.BaseRequest) -> web.StreamResponse:
-        """A stream of the lines the test puts in."""
+        """What is past, or a stream of the lines the test puts in."""
+        if self.past is not None and "until" in request.query:
+            return web.Response(body=b"".join(self.past), content_type="application/json")
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.enable_chunked_encoding()
         await response.prepare(request)
@@ -175,7 +179,8 @@ async def test_ambiguous_and_bad_questions(tmp_path: Path) -> None:
         text = "network aa is ambiguous (2 matches found based on ID prefix)"
         assert (reply.status, reply.message) == (400, text)
         reply = await rest.call("GET", "/networks/x?verbose=maybe")
-        assert (reply.status, reply.message) == (400, "invalid value for verbose: maybe")
+        text = 'strconv.ParseBool: parsing "maybe": invalid syntax'
+        assert (reply.status, reply.message) == (400, f"invalid value for verbose: maybe: {text}")
         reply = await rest.call("GET", "/networks?filters=%7B%22foo%22%3A%5B%22a%22%5D%7D")
         assert (reply.status, reply.message) == (400, "Invalid filter 'foo'")
 

@@ -102,6 +102,7 @@ async def test_replies_come_through_unchanged(tmp_path: Path) -> None:
         reply = await rest.call("GET", "/v1.41/containers/a%2Fb/json?x=%20y&size=1")
         assert (reply.status, reply.head.reason, reply.body) == (418, "Odd", b"hello")
         assert [value for key, value in reply.head.headers if key == "X-A"] == ["1", "2"]
+        assert reply.head.header("Server") is None
         assert heads[0].startswith(b"GET /v1.41/containers/a%2Fb/json?x=%20y&size=1 HTTP/1.1\r\n")
         assert b"User-Agent: swarmd" in heads[0] and b"Host: docker" in heads[0]
 

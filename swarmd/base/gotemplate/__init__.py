@@ -8,6 +8,6 @@ because it may not import the daemon; a test holds the two together.
 
 from .errors import TemplateError
 from .template import Template
-from .values import Method, Struct
+from .values import Method, NilPointer, Struct
 
-__all__ = ["Method", "Struct", "Template", "TemplateError"]
+__all__ = ["Method", "NilPointer", "Struct", "Template", "TemplateError"]

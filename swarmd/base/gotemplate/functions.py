@@ -9,7 +9,7 @@ from typing import TypeAlias
 from urllib.parse import quote as url_quote
 
 from .errors import CallTrouble
-from .values import Value, is_sequence, number_text, quote, show, truth, type_name
+from .values import NilPointer, Value, is_sequence, number_text, quote, show, truth, type_name
 
 TemplateFunction: TypeAlias = Callable[..., Value]
 width_max = 10_000  # a printf width beyond this is refused; it only serves to eat memory
@@ -31,8 +31,9 @@ def _equal(left: Value, *others: Value) -> bool:
     if not others:
         raise CallTrouble("missing argument for comparison")
     for other in others:
-        if left is None or other is None:
-            if left is other:
+        nothing = [item is None or isinstance(item, NilPointer) for item in (left, other)]
+        if any(nothing):
+            if all(nothing):
                 return True
             continue
         if _basic(left) != _basic(other):
@@ -58,7 +59,7 @@ def _length(value: Value) -> int:
         return len(value.encode())
     if isinstance(value, Mapping) or is_sequence(value):
         return len(value)
-    if value is None:
+    if value is None or isinstance(value, NilPointer):
         raise CallTrouble("len of nil pointer")
     raise CallTrouble(f"len of type {type_name(value)}")
 

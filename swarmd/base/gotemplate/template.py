@@ -28,7 +28,7 @@ from .nodes import (
     Variable,
 )
 from .parser import Parser
-from .values import Method, Struct, Value, is_sequence, quote, show, truth, type_name
+from .values import Method, NilPointer, Struct, Value, is_sequence, quote, show, truth, type_name
 
 output_max = 4 << 20  # characters one run may produce; a loop must not fill the memory
 include_depth_max = 100
@@ -303,6 +303,8 @@ class _Run:
             if name not in value and self._template.missing_key_error:
                 raise ValueTrouble(f"map has no entry for key {quote(name)}")
             return value.get(name)
+        if isinstance(value, NilPointer):
+            raise ValueTrouble(f"nil pointer evaluating {value.type_name}.{name}")
         if value is None:
             if self._template.missing_key_error:
                 raise ValueTrouble(f"nil data; no entry for key {quote(name)}")

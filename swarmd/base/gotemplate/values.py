@@ -41,6 +41,13 @@ class Struct:
         return found() if callable(found) else found
 
 
+@dataclass(frozen=True, slots=True)
+class NilPointer:
+    """A pointer to a struct that is nil: it has fields, but looking at one is an error."""
+
+    type_name: str
+
+
 def is_sequence(value: Value) -> TypeGuard[Sequence[Value]]:
     """True for what Go would call a slice or array (strings are not)."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
@@ -48,7 +55,7 @@ def is_sequence(value: Value) -> TypeGuard[Sequence[Value]]:
 
 def type_name(value: Value) -> str:
     """The type as Go's %T prints it."""
-    if isinstance(value, Struct):
+    if isinstance(value, Struct | NilPointer):
         return value.type_name
     names: tuple[tuple[type | tuple[type, ...], str], ...] = (
         (bool, "bool"),
@@ -69,8 +76,8 @@ def type_name(value: Value) -> str:
 
 def truth(value: Value) -> bool:
     """What `if` sees: false, 0, nil and anything of length zero are false."""
-    if isinstance(value, Struct):
-        return True
+    if isinstance(value, Struct | NilPointer):
+        return isinstance(value, Struct)
     return bool(value)
 
 
@@ -117,6 +124,8 @@ def show(value: Value, nil: str = "<nil>") -> str:
     """A value as Go's %v prints it."""
     if value is None:
         return nil
+    if isinstance(value, NilPointer):
+        return "<nil>"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_interface
 
 from swarmd import api
 from swarmd.cluster.allocator.ipam import (
@@ -126,10 +126,12 @@ def _fill_config(
         length = asked.prefixlen if asked is not None and asked.prefixlen else bits
         subnet = desk.pool_subnet(pools, length)
         block = Block(subnet, None)
+        config.subnet = str(subnet)
     else:
         block = Block(asked, parse_subnet(config.range) if config.range else None)
+        # Shown as it was asked for, host bits too: tools compare the two, and would make it anew.
+        config.subnet = str(ip_interface(config.subnet))
     desk.take_block(network_id, block)
-    config.subnet = str(block.subnet)
     if config.gateway:
         gateway = parse_address(config.gateway)
         if gateway is None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from swarmd import api
-from swarmd.base.limits import changes_per_entry_max
+from swarmd.base.limits import batch_bytes_max, changes_per_entry_max, entry_bytes_max
 from swarmd.cluster.allocator.ipam import CannotAllocate
 from swarmd.cluster.allocator.ledger import Cursors, Desk, Ledger
 from swarmd.cluster.allocator.networks import (
@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 
 KEY = "cluster"
 RETRY_SECONDS = 300.0
+# A plan goes into one entry, whose other half is for what others write. One object may be
+# larger and goes alone; what would not fit even so must not hold up the rest for ever.
+plan_bytes_max = batch_bytes_max // 2
+object_bytes_max = entry_bytes_max - 512
 
 
 class Allocator(Planner):
@@ -95,33 +99,33 @@ class Allocator(Planner):
 
     def _networks(self, view: View, desk: Desk, failures: dict[str, str]) -> list[Change]:
         pools, bits = pools_of(view.cluster())
-        changes: list[Change] = []
+        portion = _Portion()
         for network in unallocated(view):
-            if len(changes) == changes_per_entry_max:
-                break
             try:
-                changes.append(Update(allocate(network, desk, pools, bits)))
+                if not portion.add(allocate(network, desk, pools, bits)):
+                    break
             except CannotAllocate as error:
                 failures[network.id] = str(error)
-        return changes
+        return portion.changes
 
     def _nodes(self, view: View, desk: Desk, failures: dict[str, str]) -> list[Change]:
-        changes: list[Change] = []
+        portion = _Portion()
         ingress = ingress_of(view)
         for id in sorted(self._suspects):
             node = view.get(api.Node, id)
             draft, trouble = None, ""
             if node is not None:
                 draft, trouble = attach(node, wanted_networks(view, id, ingress), desk)
+            try:
+                if draft is not None and not portion.add(draft):
+                    break
+            except CannotAllocate as error:
+                trouble = str(error)
             if trouble:
                 failures[id] = trouble
-            if draft is not None:
-                changes.append(Update(draft))
-            elif not trouble:
+            elif draft is None:
                 del self._suspects[id]
-            if len(changes) == changes_per_entry_max:
-                break
-        return changes
+        return portion.changes
 
     def _suspect(self, event: Event, view: View) -> None:
         """Note the nodes that may need another look because of an event."""
@@ -144,6 +148,26 @@ class Allocator(Planner):
         self._ledger = Ledger.of(view)
         self._suspects = {node.id: None for node in view.all(api.Node)}
         self._stamp = view.stamp
+
+
+class _Portion:
+    """The changes of one plan: as many as fit into an entry."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self._bytes = 0
+
+    def add(self, draft: api.Network | api.Node) -> bool:
+        """Take one more; False when it has to wait for the next plan. Raises CannotAllocate."""
+        size = draft.ByteSize()
+        if size > object_bytes_max:
+            raise CannotAllocate(f"the object, of {size} bytes, is too large to be written")
+        full = len(self.changes) == changes_per_entry_max or self._bytes + size > plan_bytes_max
+        if self.changes and full:
+            return False
+        self.changes.append(Update(draft))
+        self._bytes += size
+        return True
 
 
 _CONCERNED = (api.Network, api.Node, api.Task, api.Service)

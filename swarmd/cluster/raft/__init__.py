@@ -17,6 +17,7 @@ from swarmd.cluster.raft.types import (
     Role,
     SoftState,
     Status,
+    Timing,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Role",
     "SoftState",
     "Status",
+    "Timing",
     "new_conf_state",
     "new_entry",
     "new_hard_state",

@@ -18,7 +18,7 @@ from swarmd.cluster.raft.messages import new_message, set_sender
 from swarmd.cluster.raft.progress import Progress
 from swarmd.cluster.raft.readindex import PendingRead, ReadOnly
 from swarmd.cluster.raft.storage import MemoryStorage
-from swarmd.cluster.raft.types import NONE, Config, ReadState, Role, SoftState, check_timers
+from swarmd.cluster.raft.types import NONE, Config, ReadState, Role, SoftState, Timing
 
 Trace = Callable[[str], None]
 
@@ -57,8 +57,9 @@ class Raft:
         # and an acknowledged index with the term it was appended in.
         self.own_vote: tuple[int, bool] | None = None
         self.own_append: tuple[int, int] | None = None
-        self.election_ticks = config.election_ticks
-        self.heartbeat_ticks = config.heartbeat_ticks
+        self.timing = Timing(config.election_ticks, config.heartbeat_ticks)
+        # Elections begun since a leader was last heard.
+        self.elections = 0
         self.election_elapsed = 0
         self.heartbeat_elapsed = 0
         self.jitter = Jitter(config.seed, config.id)
@@ -149,6 +150,7 @@ class Raft:
         self.reset(self.term + 1)
         self.vote = self.id
         self.role = Role.CANDIDATE
+        self._draw_retry()
         self.say("stands for election")
 
     def become_pre_candidate(self) -> None:
@@ -158,6 +160,8 @@ class Raft:
         self.votes = {}
         self.leader = NONE
         self.role = Role.PRE_CANDIDATE
+        self.elections += 1
+        self._draw_retry()
         self.say("asks for pre-votes")
 
     def become_leader(self) -> None:
@@ -166,6 +170,7 @@ class Raft:
             raise InvariantViolation("raft: a follower cannot become leader at once")
         self.reset(self.term)
         self.leader = self.id
+        self.elections = 0
         self.role = Role.LEADER
         own = self.progress[self.id]
         own.become_replicate()
@@ -181,18 +186,30 @@ class Raft:
     # -- time ------------------------------------------------------------------------------
 
     def randomize(self) -> None:
-        """Draw the next election timeout from [election, 2 x election) ticks."""
-        self.randomized_ticks = self.election_ticks + self.jitter.below(self.election_ticks)
+        """Draw how long to wait for a leader before standing."""
+        self._draw(self.timing.stand_ticks)
 
-    def set_timers(self, election_ticks: int, heartbeat_ticks: int) -> None:
+    def _draw(self, wait: tuple[int, int] | None) -> None:
+        election_ticks = self.timing.election_ticks
+        low, high = wait or (election_ticks, 2 * election_ticks - 1)
+        self.randomized_ticks = low + self.jitter.below(high - low + 1)
+
+    def _draw_retry(self) -> None:
+        """As one who stands: draw when to ask again. Soon, but only once: where that does not
+        help, votes need more time than that, or the other ones should stand.
+        """
+        if self.timing.retry_ticks is not None:
+            first = self.elections == 1
+            self._draw(self.timing.retry_ticks if first else self.timing.stand_ticks)
+
+    def set_timers(self, timing: Timing) -> None:
         """Change the timers now; time already waited counts, short of acting at once."""
-        check_timers(election_ticks, heartbeat_ticks)
-        if (election_ticks, heartbeat_ticks) == (self.election_ticks, self.heartbeat_ticks):
+        if timing == self.timing:
             return
-        self.election_ticks = election_ticks
-        self.heartbeat_ticks = heartbeat_ticks
-        self.election_elapsed = min(self.election_elapsed, election_ticks - 1)
-        self.heartbeat_elapsed = min(self.heartbeat_elapsed, heartbeat_ticks - 1)
+        timing.check()
+        self.timing = timing
+        self.election_elapsed = min(self.election_elapsed, timing.election_ticks - 1)
+        self.heartbeat_elapsed = min(self.heartbeat_elapsed, timing.heartbeat_ticks - 1)
         self.randomize()
 
     # -- members ---------------------------------------------------------------------------

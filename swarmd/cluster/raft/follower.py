@@ -15,6 +15,7 @@ def _hear_leader(raft: Raft, message: raftpb.Message) -> None:
     if raft.role is not Role.FOLLOWER:
         raft.become_follower(message.term, sender(message))
     raft.election_elapsed = 0
+    raft.elections = 0
     raft.leader = sender(message)
 
 

@@ -175,12 +175,12 @@ def tick(raft: Raft) -> None:
     """Count one tick: heartbeats, quorum check, end of a transfer that took too long."""
     raft.heartbeat_elapsed += 1
     raft.election_elapsed += 1
-    if raft.election_elapsed >= raft.election_ticks:
+    if raft.election_elapsed >= raft.timing.election_ticks:
         raft.election_elapsed = 0
         if raft.config.check_quorum and not _check_quorum(raft):
             return
         raft.transferee = NONE
-    if raft.heartbeat_elapsed >= raft.heartbeat_ticks:
+    if raft.heartbeat_elapsed >= raft.timing.heartbeat_ticks:
         raft.heartbeat_elapsed = 0
         broadcast_heartbeat(raft)
 

@@ -29,6 +29,7 @@ from swarmd.cluster.raft.types import (
     Ready,
     Role,
     Status,
+    Timing,
 )
 
 # Kinds a member may send to another. Proposals are made by the leader only and never forwarded
@@ -144,9 +145,9 @@ class RawNode:
         else:
             candidate.tick(raft)
 
-    def set_timers(self, election_ticks: int, heartbeat_ticks: int) -> None:
-        """Change the timers from now on; raises `InvalidArgument` unless heartbeat < election."""
-        self._raft.set_timers(election_ticks, heartbeat_ticks)
+    def set_timers(self, timing: Timing) -> None:
+        """Change the timers from now on; raises `InvalidArgument` for impossible ones."""
+        self._raft.set_timers(timing)
 
     def campaign(self) -> None:
         """Stand for election now; nothing happens on a leader or where standing is not allowed."""
@@ -387,8 +388,8 @@ class RawNode:
             applied=raft.log.applied,
             first_index=raft.log.first_index(),
             last_index=raft.log.last_index(),
-            election_ticks=raft.election_ticks,
-            heartbeat_ticks=raft.heartbeat_ticks,
+            election_ticks=raft.timing.election_ticks,
+            heartbeat_ticks=raft.timing.heartbeat_ticks,
             transferee=raft.transferee,
             pending_conf_index=raft.pending_conf_index,
             voters=raft.membership.voters,

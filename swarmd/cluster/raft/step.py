@@ -62,7 +62,7 @@ def _in_lease(raft: Raft) -> bool:
     return (
         raft.config.check_quorum
         and raft.leader != NONE
-        and raft.election_elapsed < raft.election_ticks
+        and raft.election_elapsed < raft.timing.election_ticks
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from swarmd.api import raftpb
 from swarmd.base.errors import InvalidArgument, SwarmError
@@ -50,20 +51,34 @@ class Config:
     """Reads waiting for a quorum or for the leader's first commit; more are dropped."""
 
     def __post_init__(self) -> None:
-        check_timers(self.election_ticks, self.heartbeat_ticks)
+        Timing(self.election_ticks, self.heartbeat_ticks).check()
         if self.id == NONE:
             raise InvalidArgument("raft: member id must not be zero")
         if self.inflight_messages_max < 1:
             raise InvalidArgument("raft: at least one message must be allowed in flight")
 
 
-def check_timers(election_ticks: int, heartbeat_ticks: int) -> None:
-    """Raise `InvalidArgument` unless 1 <= heartbeat < election."""
-    if heartbeat_ticks < 1 or election_ticks <= heartbeat_ticks:
-        raise InvalidArgument(
-            f"raft: election ticks ({election_ticks}) must be greater than heartbeat ticks "
-            f"({heartbeat_ticks}), and these at least 1"
-        )
+class Timing(NamedTuple):
+    """How long members wait for each other, in ticks; pairs are the shortest and longest wait."""
+
+    election_ticks: int
+    """For so long a leader that was heard is trusted, and trusts that it has a quorum."""
+    heartbeat_ticks: int
+    stand_ticks: tuple[int, int] | None = None
+    """After so long without a leader a member stands; None: one to two election timeouts."""
+    retry_ticks: tuple[int, int] | None = None
+    """The first election without a result is repeated after so long; None: as `stand_ticks`."""
+
+    def check(self) -> None:
+        """Raise `InvalidArgument` unless 1 <= heartbeat < election <= stand, 1 <= retry."""
+        if self.heartbeat_ticks < 1 or self.election_ticks <= self.heartbeat_ticks:
+            raise InvalidArgument(
+                f"raft: election ticks ({self.election_ticks}) must be greater than heartbeat "
+                f"ticks ({self.heartbeat_ticks}), and these at least 1"
+            )
+        for least, wait in ((self.election_ticks, self.stand_ticks), (1, self.retry_ticks)):
+            if wait is not None and not least <= wait[0] <= wait[1]:
+                raise InvalidArgument(f"raft: no wait of {wait[0]} to {wait[1]} ticks is possible")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
+
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from swarmd import api
 from swarmd.base.errors import SwarmError, invariant
@@ -14,6 +17,8 @@ from swarmd.cluster.store.kinds import BY_TARGET, KINDS, edit
 from swarmd.cluster.store.table import Table
 from swarmd.cluster.store.transaction import Action, Event, Transaction
 from swarmd.cluster.store.view import Applied, View
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Store:
         self._subscribers: dict[int, Subscriber] = {}
         self._subscriptions = 0
         self._prints: dict[tuple[str, str], bytes] = {}
+        self._foreign: set[int] = set()
 
     def view(self) -> View:
         """Look at the applied state, until the next apply."""
@@ -69,16 +75,25 @@ class Store:
         """Apply an entry made elsewhere or replayed, by the stock follower's rules.
 
         One action that cannot be made drops the whole entry: StoreError is raised and
-        nothing has changed.
+        nothing has changed. Actions on kinds that only newer managers know are passed over:
+        those apply the entry, and its other objects must not differ here.
         """
         tx = Transaction(self._applied, None, 0.0)
         for number, action in enumerate(actions):
             try:
                 tx.apply(action)
             except SwarmError as error:
+                if (kind := foreign_kind(action)) is not None:
+                    self._note_foreign(kind)
+                    continue
                 text = f"action {number + 1} of {len(actions)}: {error.message}"
                 raise StoreError(text) from error
         self._install(tuple(tx.events), version, restored=False)
+
+    def _note_foreign(self, kind: int) -> None:
+        if kind not in self._foreign:
+            self._foreign.add(kind)
+            log.error("objects of kind %d are not known here and not kept", kind)
 
     def save(self) -> api.StoreSnapshot:
         """All objects, sorted by id within each kind; a copy."""
@@ -149,6 +164,14 @@ class Store:
             self._prints.pop(key, None)
             if event.action is not Action.DELETE:
                 self._prints[key] = _fingerprint(obj)
+
+
+def foreign_kind(action: api.StoreAction) -> int | None:
+    """The field number of a target that this version does not know, if it has such a one."""
+    if action.WhichOneof("target") is not None:
+        return None
+    fields = UnknownFieldSet(action)
+    return int(fields[0].field_number) if len(fields) else None
 
 
 def _fingerprint(obj: Any) -> bytes:

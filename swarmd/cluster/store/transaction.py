@@ -186,6 +186,8 @@ class Transaction(View):
         if target is None or action.action not in Action._value2member_map_:
             raise SwarmError("unrecognized action type")
         obj = getattr(action, target)
+        if not obj.id:
+            raise SwarmError("object without an id")
         match Action(action.action):
             case Action.CREATE:
                 self.create(obj)

@@ -9,13 +9,18 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 from multidict import CIMultiDict
 
-from swarmd.faces.engineapi.convert.fields import Fields
+from swarmd.faces.engineapi.convert.fields import Fields, fields_of
 from swarmd.faces.engineapi.errors import Refusal, bad_request
+from swarmd.faces.engineapi.filters import Filters
+from swarmd.faces.engineapi.jsonbody import decode_json, media_type
 from swarmd.faces.http.ready import Heads, Ready
 from swarmd.faces.http.relay import say_continue
 
 # Request bodies the cluster itself reads: configs carry 1,000 KiB as base64.
 body_bytes_max = 4 << 20
+# Engine 23.0, from which on requests are read strictly. Those before read any body as JSON, as
+# far as its first value goes; scripts of their time (`curl -d`) say nothing of JSON.
+STRICT_SINCE = (1, 42)
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _FALSE = ("", "0", "no", "false", "none")
@@ -113,6 +118,15 @@ class Call:
             return False
         raise ValueError(value)
 
+    def checked_flag(self, name: str) -> bool:
+        """A boolean as above, absent is false; anything else is refused in Go's words."""
+        try:
+            return self.strict_flag(name) is True
+        except ValueError as error:
+            quoted = json.dumps(str(error))
+            why = f"strconv.ParseBool: parsing {quoted}: invalid syntax"
+            raise bad_request(f"invalid value for {name}: {error}: {why}") from None
+
     def object_version(self, noun: str) -> int:
         """The `version` query value: the object version a change is based on."""
         text = self.query.get("version", "")
@@ -128,30 +142,40 @@ class Call:
             f"invalid {noun} version '{text}': strconv.ParseUint: parsing {quoted}: {why}"
         )
 
+    def filters(self, *, old_status: int = 500) -> Filters:
+        """The `filters` query value; `old_status` is what engines before 23.0 refuse junk with."""
+        old = self.version < STRICT_SINCE
+        return Filters.parse(self.query.get("filters", ""), old_status=old_status if old else None)
+
     async def fields(self, type_name: str) -> Fields:
-        """The request body, which must be one JSON object. Raises a 400 `Refusal`."""
-        return Fields(await self.body_json(), type_name)
+        """The request body, which must be one JSON object. Raises a 400 `Refusal`.
+
+        `type_name` is the Go type that a stock engine reads it into, for its error texts.
+        """
+        return fields_of(await self.body_json(), type_name)
 
     async def body_json(self) -> Any:
-        """The request body decoded."""
+        """The request body decoded; old clients need not say that it is JSON."""
         content_type = self.request.headers.get("Content-Type", "")
         body = await self.body()
-        if content_type or body:
-            kind = content_type.split(";", 1)[0].strip().lower()
+        strict = self.version >= STRICT_SINCE
+        if strict and (content_type or body):
+            kind = media_type(content_type)
             if not kind:
                 raise bad_request("malformed Content-Type header (): mime: no media type")
             if kind != "application/json":
                 raise bad_request(
                     f"unsupported Content-Type header ({content_type}): must be 'application/json'"
                 )
-        if not body.strip():
-            raise bad_request("got EOF while reading request body")
-        try:
-            return json.loads(body)
-        except UnicodeDecodeError:
-            raise bad_request("invalid JSON: invalid UTF-8 in request body") from None
-        except json.JSONDecodeError as error:
-            raise bad_request(f"invalid JSON: {_json_trouble(error)}") from None
+        return decode_json(body, strict=strict)
+
+    def old_json_check(self) -> None:
+        """What 20.10 checks before it creates networks, and for nothing else of the cluster."""
+        content_type = self.request.headers.get("Content-Type", "")
+        if self.version >= STRICT_SINCE or not self.request.can_read_body:
+            return
+        if media_type(content_type) != "application/json":
+            raise bad_request(f"Content-Type specified ({content_type}) must be 'application/json'")
 
     async def body(self) -> bytes:
         """The raw request body. Raises a 400 `Refusal` above `body_bytes_max`."""
@@ -171,12 +195,3 @@ class Call:
                 raise Refusal(413, "http: request body too large")
             pieces.append(piece)
         return b"".join(pieces)
-
-
-def _json_trouble(error: json.JSONDecodeError) -> str:
-    text = error.doc
-    if error.pos >= len(text.rstrip()):
-        return "unexpected EOF"
-    if error.msg == "Extra data":
-        return "unexpected content after JSON"
-    return f"invalid character {text[error.pos]!r} looking for beginning of value"

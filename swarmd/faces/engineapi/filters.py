@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping
 
 from swarmd import api
 from swarmd.faces.engineapi.convert.common import numbers
+from swarmd.faces.engineapi.convert.fields import kind_of
 from swarmd.faces.engineapi.errors import Refusal, bad_request
+from swarmd.faces.engineapi.jsonbody import value_trouble
 
 _ROLES = numbers(api.NodeRole)
 _MEMBERSHIPS = numbers(api.NodeSpec.Membership)
@@ -29,6 +31,10 @@ NETWORK_KEYS = frozenset({"dangling", "driver", "id", "label", "name", "scope", 
 NETWORK_PRUNE_KEYS = frozenset({"label", "label!", "until"})
 
 
+class _Junk(Exception):
+    """A filters value that is none, in the words of Go's decoder."""
+
+
 class Filters:
     """Filter values by key, in the order given."""
 
@@ -38,31 +44,18 @@ class Filters:
         self._values = {key: list(dict.fromkeys(items)) for key, items in (values or {}).items()}
 
     @classmethod
-    def parse(cls, text: str, *, status: int = 400) -> Filters:
-        """Read the `filters` query value. Junk gives `status`, which differs by endpoint [M]."""
-        if not text:
-            return cls()
+    def parse(cls, text: str, *, old_status: int | None = None) -> Filters:
+        """Read the `filters` query value.
+
+        Junk is a plain 400, but `old_status` with the decoder's words where that is given:
+        engines before 23.0 answer so, most lists with 500 [M].
+        """
         try:
-            raw = json.loads(text)
-        except ValueError:
-            raise Refusal(status, "invalid filter") from None
-        if raw is None:
-            return cls()
-        if not isinstance(raw, dict):
-            raise Refusal(status, "invalid filter")
-        values: dict[str, list[str]] = {}
-        for key, items in raw.items():
-            if isinstance(items, dict):
-                if not all(isinstance(flag, bool) for flag in items.values()):
-                    raise Refusal(status, "invalid filter")
-                values[key] = list(items)
-            elif isinstance(items, list) and all(isinstance(item, str) for item in items):
-                values[key] = items
-            elif items is None:
-                values[key] = []
-            else:
-                raise Refusal(status, "invalid filter")
-        return cls(values)
+            return cls(_read(text) if text else None)
+        except _Junk as junk:
+            if old_status is None:
+                raise bad_request("invalid filter") from None
+            raise Refusal(old_status, str(junk)) from None
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -112,6 +105,36 @@ class Filters:
             if name not in labels or (equals and labels[name] != value):
                 return False
         return True
+
+
+def _read(text: str) -> dict[str, list[str]]:
+    """Both forms; one value may even mix them. Raises `_Junk`."""
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _Junk(value_trouble(error)) from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise _wrong(raw, "map[string]map[string]bool")
+    return {key: _read_values(items) for key, items in raw.items()}
+
+
+def _read_values(items: object) -> list[str]:
+    if items is None:
+        return []
+    if isinstance(items, dict):
+        for flag in items.values():
+            if not isinstance(flag, bool):
+                raise _wrong(flag, "bool")
+        return list(items)
+    if isinstance(items, list) and all(isinstance(item, str) for item in items):
+        return items
+    raise _wrong(items, "map[string]bool")
+
+
+def _wrong(value: object, wanted: str) -> _Junk:
+    return _Junk(f"json: cannot unmarshal {kind_of(value)} into Go value of type {wanted}")
 
 
 def _found(pattern: str, value: str) -> bool:

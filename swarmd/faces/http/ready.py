@@ -32,6 +32,8 @@ class Heads:
         if begin is None:
             text = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{self._lines}"
             begin = self._by_status[status] = text.encode("latin-1") + b"Content-Length: "
+        if status == HTTPStatus.NO_CONTENT:  # has no body, and must not give its length
+            return b"%bDate: %b\r\n\r\n" % (begin.removesuffix(b"Content-Length: "), self._date)
         return b"%b%d\r\nDate: %b\r\n\r\n" % (begin, length, self._date)
 
 

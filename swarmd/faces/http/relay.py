@@ -164,12 +164,22 @@ async def _send_body(request: web.BaseRequest, engine: Connection) -> None:
         engine.abort()
 
 
+class _Relayed(web.StreamResponse):
+    """An answer that names the program that made it, or none: not the one that passes it on."""
+
+    async def _prepare_headers(self) -> None:
+        named = "Server" in self.headers
+        await super()._prepare_headers()
+        if not named:
+            del self.headers["Server"]
+
+
 async def _answer(request: web.BaseRequest, engine: Connection, head: Head) -> web.StreamResponse:
     headers: CIMultiDict[str] = CIMultiDict()
     for key, value in head.headers:
         if key.lower() not in _HOP_HEADERS:
             headers.add(key, value)
-    response = web.StreamResponse(status=head.status, reason=head.reason, headers=headers)
+    response = _Relayed(status=head.status, reason=head.reason, headers=headers)
     empty = request.method == "HEAD"
     if head.length is None and not empty and head.status not in (204, 304):
         response.enable_chunked_encoding()

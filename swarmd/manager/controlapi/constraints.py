@@ -13,6 +13,7 @@ from swarmd.base.errors import SwarmError
 _KEY = re.compile(r"[a-z_][a-z0-9\-_.]+", re.IGNORECASE | re.ASCII)
 _VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+", re.IGNORECASE | re.ASCII)
 _NODE_LABEL, _ENGINE_LABEL = "node.labels.", "engine.labels."
+_ROLES: dict[int, str] = {number: name for name, number in api.NodeRole.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def _matches(constraint: Constraint, node: api.Node) -> bool:
     plain = {
         "node.id": node.id,
         "node.hostname": node.description.hostname,
-        "node.role": api.NodeRole.Name(node.role),
+        "node.role": _ROLES.get(node.role, str(node.role)),
         "node.platform.os": node.description.platform.os,
         "node.platform.arch": node.description.platform.architecture,
     }

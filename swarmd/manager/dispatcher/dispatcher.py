@@ -22,6 +22,7 @@ from swarmd.manager.dispatcher.assignments import AssignmentSet
 from swarmd.manager.dispatcher.hub import Listener
 from swarmd.manager.dispatcher.needs import Committer, Members, Peer
 from swarmd.manager.dispatcher.tenure import STOPPED, Tenure
+from swarmd.manager.dispatcher.writes import check_description, is_published
 
 log = logging.getLogger(__name__)
 
@@ -147,9 +148,10 @@ class Dispatcher:
         tenure.table.check(peer.node_id, request.session_id)
         view = self._store.view()
         reports: list[tuple[str, api.TaskStatus]] = []
+        bare = 0
         for update in request.updates:
             if not update.HasField("status"):
-                log.warning("node %s reports task %s without status", peer.node_id, update.task_id)
+                bare += 1
                 continue
             task = view.get(api.Task, update.task_id)
             if task is None:
@@ -157,6 +159,8 @@ class Dispatcher:
             if task.node_id != peer.node_id:
                 raise PermissionDenied(FOREIGN_TASK)
             reports.append((update.task_id, update.status))
+        if bare:
+            log.warning("node %s reports %d tasks without status", peer.node_id, bare)
         tenure.queue_statuses(reports)
         return api.UpdateTaskStatusResponse()
 
@@ -166,7 +170,13 @@ class Dispatcher:
         """Take the news that the node let go of CSI volumes."""
         tenure = self._require()
         tenure.table.check(peer.node_id, request.session_id)
-        gone = [update.id for update in request.updates if update.unpublished]
+        view = self._store.view()
+        gone = [
+            update.id
+            for update in request.updates
+            # Only what a write can follow from: else a node could queue names without end.
+            if update.unpublished and is_published(view, update.id, peer.node_id)
+        ]
         tenure.queue_unpublished(peer.node_id, gone)
         return api.UpdateVolumeStatusResponse()
 
@@ -216,6 +226,8 @@ class Dispatcher:
 
     async def _enter(self, tenure: Tenure, request: api.SessionRequest, peer: Peer) -> str:
         description = request.description if request.HasField("description") else None
+        if description is not None:
+            check_description(description)
         addr = ip_of(peer.remote_addr)
         if tenure.table.is_current(peer.node_id, request.session_id):
             await tenure.write_ready(peer.node_id, description, addr)

@@ -13,11 +13,16 @@ from contextlib import contextmanager
 
 from swarmd import api
 from swarmd.base.aio import until
+from swarmd.base.errors import ResourceExhausted
 from swarmd.cluster.store import Action, Batch, Event
 
 # News that a node does nothing about reach it at most this often: label scripts change the same
 # nodes again and again, and telling a node costs as much as the change itself.
 idle_news_seconds = 1.0
+# Of one kind. A node needs one, and leaves some behind when it loses connections; each may hold
+# a whole message of assignments for a reader that does not read.
+streams_per_node_max = 64
+TOO_MANY_STREAMS = "too many streams of this node"
 
 
 class Listener:
@@ -73,7 +78,9 @@ class Ears:
 
     @contextmanager
     def listen(self, node_id: str) -> Iterator[Listener]:
-        """A listener for as long as the block lasts."""
+        """A listener for as long as the block lasts. Raises ResourceExhausted."""
+        if len(self._by_node.get(node_id, ())) >= streams_per_node_max:
+            raise ResourceExhausted(TOO_MANY_STREAMS)
         listener = Listener()
         self._by_node.setdefault(node_id, {})[id(listener)] = listener
         try:

@@ -229,7 +229,10 @@ class Tenure:
             raise
 
     async def _flush_marks(self) -> None:
-        for portion in list(writes.node_portions(self._store.view(), list(self._marks))):
+        portions = list(writes.node_portions(self._store.view(), list(self._marks)))
+        written = {node_id for portion in portions for node_id in portion}
+        self._marks = {id: mark for id, mark in self._marks.items() if id in written}
+        for portion in portions:
             marks = {id: self._marks[id] for id in portion if id in self._marks}
             await self._committer.update(self._mark(marks))
             for node_id, mark in marks.items():

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from swarmd import api
 from swarmd.base import limits
-from swarmd.base.errors import SwarmError
+from swarmd.base.errors import InvalidArgument, SwarmError
 from swarmd.base.timestamps import timestamp
 from swarmd.cluster.store import Transaction, View, edit
 
@@ -37,6 +37,11 @@ NODE_NOT_FOUND = "node not found"
 write_bytes_max = limits.batch_bytes_max // 2
 write_objects_max = limits.changes_per_entry_max // 2
 stamp_bytes = 128  # meta, applied_by and applied_at
+# What a node may tell of itself; stock engines need a few thousand bytes. Ours: a node whose
+# object fills an entry could not be called DOWN any more, nor UNKNOWN by the next leader.
+description_bytes_max = 256 << 10
+# Stock leaders take larger ones. With these bytes for state and message it must fit alone.
+node_bytes_max = limits.entry_bytes_max - 512
 
 
 def portions(sized: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
@@ -55,13 +60,31 @@ def portions(sized: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
 
 
 def node_portions(view: View, node_ids: Iterable[str]) -> Iterator[list[str]]:
-    """Cut node ids so that writing each list's node objects fits one transaction."""
+    """Cut node ids so that writing each list's node objects fits one transaction.
+
+    A node that would not fit into an entry at all is left out and logged: a leadership must
+    not end over it.
+    """
     sized = []
     for node_id in node_ids:
         node = view.get(api.Node, node_id)
-        if node is not None:
-            sized.append((node_id, node.ByteSize()))
+        if node is None:
+            continue
+        size = node.ByteSize()
+        if size > node_bytes_max:
+            log.warning("node %s is too large to be written, its state stays", node_id)
+        else:
+            sized.append((node_id, size))
     return portions(sized)
+
+
+def check_description(description: api.NodeDescription) -> None:
+    """Raise InvalidArgument for one that is too large to be kept."""
+    size = description.ByteSize()
+    if size > description_bytes_max:
+        raise InvalidArgument(
+            f"node description of {size} bytes is larger than {description_bytes_max}"
+        )
 
 
 def task_portions(
@@ -172,6 +195,12 @@ def set_statuses(
         draft = edit(task)
         draft.status.CopyFrom(reported(status, leader_id, now))
         tx.update(draft)
+
+
+def is_published(view: View, volume_id: str, node_id: str) -> bool:
+    """Whether a volume is there that was published to this node."""
+    volume = view.get(api.Volume, volume_id)
+    return volume is not None and any(s.node_id == node_id for s in volume.publish_status)
 
 
 def mark_unpublished(tx: Transaction, pairs: Iterable[tuple[str, str]]) -> None:

@@ -33,6 +33,7 @@ DIFFERENT_IDS = "different subscription IDs in the same session"
 TOO_SLOW = "too many log subscriptions wait to be read"
 
 outbox_messages_max = 64
+outbox_bytes_max = 1 << 20
 subscriptions_waiting_max = 1000
 
 
@@ -59,19 +60,25 @@ class Outbox:
 
     def __init__(self) -> None:
         self._items: deque[api.SubscribeLogsMessage] = deque()
+        self._bytes = 0
         self._changed = asyncio.Event()  # for the reader
         self._room = asyncio.Event()  # for the writers
         self._room.set()
         self.finished = False  # no more is put; the reader empties it
         self.abandoned = False  # nobody reads any more
 
+    @property
+    def _full(self) -> bool:
+        return len(self._items) >= outbox_messages_max or self._bytes >= outbox_bytes_max
+
     async def put(self, item: api.SubscribeLogsMessage) -> None:
         """Add a message when there is room; dropped when nobody reads any more."""
-        while len(self._items) >= outbox_messages_max and not self.abandoned:
+        while self._full and not self.abandoned:
             self._room.clear()
             await self._room.wait()
         if not self.abandoned:
             self._items.append(item)
+            self._bytes += item.ByteSize()
             self._changed.set()
 
     async def get(self) -> api.SubscribeLogsMessage | None:
@@ -82,7 +89,9 @@ class Outbox:
             self._changed.clear()
             await self._changed.wait()
         self._room.set()
-        return self._items.popleft()
+        item = self._items.popleft()
+        self._bytes -= item.ByteSize()
+        return item
 
     def finish(self) -> None:
         """No more will be put."""

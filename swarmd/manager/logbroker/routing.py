@@ -20,6 +20,8 @@ INCOMPLETE = (
 )
 
 RUNNING = api.TaskState.RUNNING
+# A node may fail again and again while a client follows; more than this no client is told anyway.
+errors_max = 1000
 
 
 def check_selector(request: api.SubscribeLogsRequest) -> None:
@@ -68,7 +70,7 @@ class Subscription:
 
     def done(self, node_id: str, error: str = "") -> None:
         """The node has sent all it has, or cannot."""
-        if error:
+        if error and len(self.errors) < errors_max:
             self.errors.append(error)
         if not self.follow:
             self.nodes.pop(node_id, None)

@@ -10,6 +10,7 @@ from swarmd import api
 from swarmd.api import raftpb
 from swarmd.manager.raftnode.disk import RaftDisk
 from swarmd.manager.raftnode.errors import DiskDamaged
+from swarmd.manager.raftnode.forcing import Log, force_alone
 from swarmd.manager.raftnode.members import raft_member
 from swarmd.manager.raftnode.opening import Place, decode_snapshot, encode_snapshot
 
@@ -59,13 +60,23 @@ def decode(data: bytes) -> Restored:
 
 
 def put_down(place: Place, raft_id: int, restored: Restored) -> None:
-    """Write the log of member `raft_id` as if it had just taken this snapshot. Blocks."""
+    """Write the log of member `raft_id` as if it had just taken this snapshot, and removed all
+    other members. Blocks. Raises `FailedPrecondition`; then nothing was written.
+
+    The removals are part of it from the start: should the machine fail before the node runs,
+    its next start is not that of a member whose log is old, beside managers that live.
+    """
     metadata = restored.snapshot.metadata
+    own = raft_member(raft_id, place.node_id, place.addr)
+    state = raftpb.HardState(term=metadata.term, vote=0, commit=metadata.index)
+    voters = tuple(metadata.conf_state.voters)
+    forced = force_alone(Log(restored.state.membership, state, (), voters), own)
     disk = RaftDisk.create(
         place.directory,
-        raft_member(raft_id, place.node_id, place.addr),
+        own,
         place.encryptor,
-        hard_state=raftpb.HardState(term=metadata.term, vote=0, commit=metadata.index),
+        hard_state=forced.hard_state,
+        entries=forced.changes,
         snapshot=restored.snapshot,
         files=place.files,
         segment_bytes=place.segment_bytes,

@@ -22,6 +22,7 @@ from swarmd.base.aio import Lane, Tasks, first_of
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import NotLeader
+from swarmd.base.parsing import parse
 from swarmd.cluster.raft import NONE, Config, ProposalDropped, RawNode, Ready, Role
 from swarmd.cluster.store import Store, StoreError
 from swarmd.manager.raftnode.checkpoint import Checkpoint
@@ -399,7 +400,7 @@ class RaftNode:
         """Have the core wait as long as the marks of others say."""
         if self._role is Role.LEADER:
             self._timers.on_members(raw.conf_state().voters, self.id)
-        raw.set_timers(*self._timers.now())
+        raw.set_timers(self._timers.now())
 
     async def _loop(self, ready: asyncio.Event) -> None:
         raw = self._core()
@@ -512,7 +513,7 @@ class RaftNode:
             proposal.on_commit(entry.Index)
             return
         try:
-            self._store.apply(api.InternalRaftRequest.FromString(entry.Data).action)
+            self._store.apply(parse(api.InternalRaftRequest, entry.Data).action)
         except (StoreError, DecodeError) as error:
             # Every member drops it alike, so going on keeps the stores equal (PROTOCOL 4.1).
             _dropped_entries.inc()

@@ -13,6 +13,7 @@ from swarmd import api
 from swarmd.api import raftpb
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import FailedPrecondition
+from swarmd.base.parsing import parse
 from swarmd.cluster.raft import MemoryStorage
 from swarmd.manager.raftnode.disk import Decryptor, Encryptor, Loaded, RaftDisk
 from swarmd.manager.raftnode.errors import DiskDamaged
@@ -186,7 +187,7 @@ def _note_removals(members: Members, loaded: Loaded) -> None:
 def decode_snapshot(data: bytes, where: str) -> api.Snapshot:
     """The cluster state in a snapshot. Raises `DiskDamaged`, also for a newer version."""
     try:
-        snapshot = api.Snapshot.FromString(data)
+        snapshot = parse(api.Snapshot, data)
     except DecodeError as trouble:
         raise DiskDamaged(where, None, f"snapshot: {trouble}") from trouble
     if snapshot.version != api.Snapshot.V0:

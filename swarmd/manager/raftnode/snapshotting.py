@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 # as much as the state is large, not before the log is this many times the last snapshot.
 LOG_BYTES_MAX = 32 << 20
 LOG_SNAPSHOT_RATIO = 4
+# A try costs as much as the state is large, and a line in the daemon's log.
+GAP_ENTRIES_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Snapshotter:
         self._rotation_index: int | None = None
         self.busy = asyncio.Lock()  # held while a snapshot is on its way
         self._asked = False  # one is on its way or about to be
-        self._failed_at = 0
+        self._not_before = 0  # index of the entry after which it is tried again
+        self._gap = 0  # entries between the last two tries that failed
         self.log_bytes = log_bytes  # of entries since the last snapshot
         self._snapshot_bytes = len(storage.snapshot().data)
 
@@ -65,7 +68,7 @@ class Snapshotter:
     def due(self, applied: int, config: api.RaftConfig) -> bool:
         """Decide whether to take a snapshot now (PROTOCOL 3.6)."""
         newest = self._storage.snapshot().metadata.index
-        if self._asked or applied <= max(newest, self._failed_at):
+        if self._asked or applied <= newest or applied < self._not_before:
             return False
         if self._rotation_index is not None and applied >= self._rotation_index:
             return True
@@ -90,8 +93,9 @@ class Snapshotter:
     async def _write(self, moment: Moment) -> None:
         """Write the snapshot, then drop what it makes superfluous, in memory and on disk.
 
-        A snapshot that cannot be written is logged and tried again after the next entry: the
-        older ones and the log still hold everything. Raises `DiskFailed` for the log itself.
+        A snapshot that cannot be written is logged and tried again after the next entry, then
+        after more and more of them: the older ones and the log still hold everything. Raises
+        `DiskFailed` for the log itself.
         """
         data = await self._files_lane.run(partial(encode_snapshot, moment.members, moment.store))
         if moment.index <= self._storage.snapshot().metadata.index:
@@ -105,9 +109,11 @@ class Snapshotter:
             await self._lane.run(partial(self._disk.mark_snapshot, metadata))
             await self._files_lane.run(partial(self._disk.write_snapshot, snapshot))
         except OSError as error:
-            self._failed_at = moment.index
+            self._gap = min(2 * self._gap, GAP_ENTRIES_MAX) or 1
+            self._not_before = moment.index + self._gap
             log.error("raft snapshot at index %d not written: %s", moment.index, error)
             return
+        self._gap = 0
         self._forget(moment, data)
         self.log_bytes = max(0, self.log_bytes - moment.log_bytes)
         self._snapshot_bytes = len(data)

@@ -15,11 +15,18 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from swarmd.api import raftpb
-from swarmd.cluster.raft import NONE, Role
+from swarmd.cluster.raft import NONE, Role, Timing
 
 PARTS = 10  # the core's ticks per tick of the settings
 STOCK_ELECTION, STOCK_HEARTBEAT = 10 * PARTS, PARTS
 FAST_ELECTION, FAST_HEARTBEAT = PARTS, PARTS // 5
+STOCK = Timing(STOCK_ELECTION, STOCK_HEARTBEAT)
+# A leader checks its quorum as slowly as stock does: a pause is no reason to resign.
+QUICK_LEADER = Timing(STOCK_ELECTION, FAST_HEARTBEAT)
+# Nobody stands within a tick of the others' patience, who would not hear of it yet. Two that
+# stand at once are no misfortune: the pre-vote tells them apart, and if it does not, they ask
+# again soon.
+FAST_FOLLOWER = Timing(FAST_ELECTION, FAST_HEARTBEAT, (PARTS + 1, PARTS + 4), (3, 6))
 # A new leader of a fast group, and one whose group grew, finds out quickly who is there: this
 # long, in the core's ticks. More heartbeats than stock sends do a stock follower no harm.
 EAGER_TICKS = 3 * PARTS
@@ -49,15 +56,11 @@ class Timers:
         self.fast = False
         """As leader: heartbeats are marked fast now."""
 
-    def now(self) -> tuple[int, int]:
-        """The core's election and heartbeat ticks for the present role."""
+    def now(self) -> Timing:
+        """The core's timing for the present role."""
         if self._role is Role.LEADER:
-            # A leader checks its quorum as slowly as stock does: a pause is no reason to resign.
-            quick = self.fast or self._eager > 0
-            return STOCK_ELECTION, FAST_HEARTBEAT if quick else STOCK_HEARTBEAT
-        if self.told:
-            return FAST_ELECTION, FAST_HEARTBEAT
-        return STOCK_ELECTION, STOCK_HEARTBEAT
+            return QUICK_LEADER if self.fast or self._eager > 0 else STOCK
+        return FAST_FOLLOWER if self.told else STOCK
 
     def tick(self) -> None:
         """One tick of the core passed."""

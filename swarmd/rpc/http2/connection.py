@@ -72,7 +72,7 @@ class Connection(Endpoint[Stream]):
         if len(self.streams) >= self._allowance.streams_max:
             self._withdrawn()
             if not ended:
-                self._late[number] = self._allowance.window_bytes
+                self._expect_late(number, self._allowance.window_bytes)
             raise StreamFault(wire.REFUSED_STREAM, "too many streams")
         stream = Stream(
             self,

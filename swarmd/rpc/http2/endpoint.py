@@ -169,7 +169,11 @@ class Endpoint(abc.ABC, Generic[AnyStream]):
         stream.close()
         if self.streams.pop(stream.id, None) is None or stream.ended:
             return
-        self._late[stream.id] = stream.receive_window
+        self._expect_late(stream.id, stream.receive_window)
+
+    def _expect_late(self, number: int, size: int) -> None:
+        """The peer may still send so much on a stream that is over for us."""
+        self._late[number] = size
         if len(self._late) > LATE_MAX:
             oldest = next(iter(self._late))
             del self._late[oldest]

@@ -6,7 +6,14 @@ means absent; a member of the wrong type is refused with Go's wording.
 
 from __future__ import annotations
 
-from swarmd.faces.engineapi.errors import bad_request
+from swarmd.faces.engineapi.errors import Refusal
+
+
+class WrongType(Refusal):
+    """A JSON value of another type than its place wants: 400."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, message)
 
 
 def kind_of(value: object) -> str:
@@ -31,7 +38,7 @@ class Fields:
         if raw is None:
             raw = {}
         if not isinstance(raw, dict):
-            raise bad_request(f"json: cannot unmarshal {kind_of(raw)} into Go value of type {path}")
+            raise WrongType(f"json: cannot unmarshal {kind_of(raw)} into Go value of type {path}")
         self._raw: dict[str, object] = raw
         self._folded: dict[str, object] | None = None
         self.path = path
@@ -46,7 +53,7 @@ class Fields:
         return self._folded.get(name.lower())
 
     def _wrong(self, name: str, value: object, wanted: str) -> Exception:
-        return bad_request(
+        return WrongType(
             f"json: cannot unmarshal {kind_of(value)} into Go struct field "
             f"{self.path}.{name} of type {wanted}"
         )
@@ -84,7 +91,7 @@ class Fields:
             raise self._wrong(name, value, kind)
         low, high = _RANGES[kind]
         if isinstance(value, float) or not low <= value <= high:
-            raise bad_request(
+            raise WrongType(
                 f"json: cannot unmarshal number {value} into Go struct field "
                 f"{self.path}.{name} of type {kind}"
             )
@@ -146,6 +153,13 @@ class Fields:
         if not isinstance(value, list):
             raise self._wrong(name, value, f"[]{name}")
         return [Fields(item, f"{self.path}.{name}") for item in value]
+
+
+def fields_of(raw: object, type_name: str) -> Fields:
+    """A whole body as the Go type `type_name` (with its package) reads it."""
+    if raw is not None and not isinstance(raw, dict):
+        raise WrongType(f"json: cannot unmarshal {kind_of(raw)} into Go value of type {type_name}")
+    return Fields(raw, type_name.rpartition(".")[2])
 
 
 _RANGES: dict[str, tuple[int, int]] = {

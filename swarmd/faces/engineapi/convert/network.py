@@ -93,6 +93,15 @@ def check_subnets(fields: Fields) -> None:
             raise Refusal(500, f"Invalid subnet {subnet} : invalid CIDR address: {subnet}")
 
 
+def check_place(fields: Fields) -> None:
+    """Refuse a cluster network without a name, or one that is to stay on a node [M: 500, 403]."""
+    name, driver = fields.text("Name"), fields.text("Driver")
+    if not name.strip():
+        raise Refusal(500, f"invalid name: {name}")
+    if fields.text("Scope") == "local":
+        raise Refusal(403, f"cannot downgrade network scope for {driver} networks")
+
+
 def network_spec(fields: Fields) -> api.NetworkSpec:
     """A NetworkSpec from a create request; the scope is implied by the driver."""
     spec = api.NetworkSpec(

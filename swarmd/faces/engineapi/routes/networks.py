@@ -21,6 +21,7 @@ from swarmd.faces.engineapi.context import Context, why_no_manager
 from swarmd.faces.engineapi.convert.common import Json
 from swarmd.faces.engineapi.convert.fields import Fields
 from swarmd.faces.engineapi.convert.network import (
+    check_place,
     check_subnets,
     is_ingress,
     is_predefined,
@@ -50,7 +51,7 @@ _IN_USE = re.compile(r"network [0-9A-Za-z]+ is in use")
 
 async def list_networks(context: Context, call: Call) -> web.StreamResponse:
     """The cluster's networks, if a manager answers, and the engine's others."""
-    wanted = NetworkFilter(Filters.parse(call.query.get("filters", "")))
+    wanted = NetworkFilter(call.filters())
     out = [
         network_json(network, call.version, listed=True)
         for network in await _cluster_networks(context)
@@ -87,10 +88,7 @@ async def _local_networks(engine: EngineLink | None) -> list[Json]:
 
 async def inspect(context: Context, call: Call) -> web.StreamResponse:
     """One network by id, name or id prefix, over both scopes."""
-    try:
-        call.strict_flag("verbose")
-    except ValueError as error:
-        raise bad_request(f"invalid value for verbose: {error}") from None
+    call.checked_flag("verbose")
     scope = call.query.get("scope", "")
     term = call.ident
     local = [
@@ -151,7 +149,8 @@ async def _local(context: Context, call: Call, id: str) -> web.StreamResponse:
 
 async def create(context: Context, call: Call) -> web.StreamResponse:
     """Create in the cluster when the driver or scope says so, else on the engine."""
-    fields = await call.fields("NetworkCreateRequest")
+    call.old_json_check()
+    fields = await call.fields("types.NetworkCreateRequest")
     name = fields.text("Name")
     if await _name_taken(context, name):
         raise Refusal(409, f"network with name {name} already exists")
@@ -175,6 +174,9 @@ async def _name_taken(context: Context, name: str) -> bool:
 
 
 def _is_swarm_scoped(fields: Fields) -> bool:
+    # One that only lends its configuration is a node's own, whatever else it says.
+    if fields.flag("ConfigOnly"):
+        return False
     return fields.text("Driver") == "overlay" or fields.text("Scope") == "swarm"
 
 
@@ -185,6 +187,7 @@ async def _check_create(context: Context, fields: Fields, name: str) -> None:
     if any(network["Name"] == name for network in await _local_networks(context.engine)):
         raise Refusal(409, f"network with name {name} already exists")
     check_subnets(fields)
+    check_place(fields)
     local = context.backend.local()
     if local.control_available:
         return
@@ -220,7 +223,7 @@ async def remove(context: Context, call: Call) -> web.StreamResponse:
 
 async def prune(context: Context, call: Call) -> web.StreamResponse:
     """Remove what nothing uses, in the cluster (if a manager is here) and on the engine."""
-    filters = Filters.parse(call.query.get("filters", ""))
+    filters = call.filters()
     filters.check(NETWORK_PRUNE_KEYS)
     deleted: list[str] = []
     if context.engine is not None:

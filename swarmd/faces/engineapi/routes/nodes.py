@@ -10,7 +10,7 @@ from swarmd.faces.engineapi.backend import Caller
 from swarmd.faces.engineapi.call import Call
 from swarmd.faces.engineapi.context import Context
 from swarmd.faces.engineapi.convert.node import node_json, node_spec
-from swarmd.faces.engineapi.filters import Filters, node_filters
+from swarmd.faces.engineapi.filters import node_filters
 from swarmd.faces.engineapi.lookups import CALL_SECONDS, NODE, find
 from swarmd.faces.engineapi.routes import Table
 
@@ -19,7 +19,7 @@ _ID_LENGTH = 25
 
 async def list_nodes(context: Context, call: Call) -> web.StreamResponse:
     """Nodes that pass the filters; the manager's order."""
-    filters = node_filters(Filters.parse(call.query.get("filters", ""), status=500))
+    filters = node_filters(call.filters())
     reply = await context.ask("Control/ListNodes", api.ListNodesRequest(filters=filters))
     return call.replies.json([node_json(node) for node in reply.nodes])
 
@@ -41,7 +41,7 @@ async def remove_node(context: Context, call: Call) -> web.StreamResponse:
 
 async def update_node(context: Context, call: Call) -> web.StreamResponse:
     """Replace a node's spec, given the version it was read at."""
-    fields = await call.fields("NodeSpec")
+    fields = await call.fields("swarm.NodeSpec")
     version = call.object_version("node")
     control = context.control()
     spec = node_spec(fields)

@@ -14,7 +14,7 @@ from swarmd.faces.engineapi.convert.secret import (
     secret_spec,
 )
 from swarmd.faces.engineapi.errors import bad_request
-from swarmd.faces.engineapi.filters import Filters, config_filters, secret_filters
+from swarmd.faces.engineapi.filters import config_filters, secret_filters
 from swarmd.faces.engineapi.lookups import CALL_SECONDS, CONFIG, SECRET, find
 from swarmd.faces.engineapi.routes import Route, Table
 
@@ -25,14 +25,14 @@ _CONFIGS_SINCE = (1, 30)
 
 async def list_secrets(context: Context, call: Call) -> web.StreamResponse:
     """Secrets that pass the filters, without their data."""
-    filters = secret_filters(Filters.parse(call.query.get("filters", "")))
+    filters = secret_filters(call.filters())
     reply = await context.ask("Control/ListSecrets", api.ListSecretsRequest(filters=filters))
     return call.replies.json([secret_json(secret) for secret in reply.secrets])
 
 
 async def list_configs(context: Context, call: Call) -> web.StreamResponse:
     """Configs that pass the filters."""
-    filters = config_filters(Filters.parse(call.query.get("filters", "")))
+    filters = config_filters(call.filters())
     reply = await context.ask("Control/ListConfigs", api.ListConfigsRequest(filters=filters))
     return call.replies.json([config_json(config) for config in reply.configs])
 
@@ -49,7 +49,7 @@ async def get_config(context: Context, call: Call) -> web.StreamResponse:
 
 async def create_secret(context: Context, call: Call) -> web.StreamResponse:
     """Create a secret; its id."""
-    spec = secret_spec(await call.fields("SecretSpec"))
+    spec = secret_spec(await call.fields("swarm.SecretSpec"))
     _check_templating(call, spec, "secret")
     reply = await context.ask("Control/CreateSecret", api.CreateSecretRequest(spec=spec))
     return call.replies.json({"ID": reply.secret.id}, 201)
@@ -57,7 +57,7 @@ async def create_secret(context: Context, call: Call) -> web.StreamResponse:
 
 async def create_config(context: Context, call: Call) -> web.StreamResponse:
     """Create a config; its id."""
-    spec = config_spec(await call.fields("ConfigSpec"))
+    spec = config_spec(await call.fields("swarm.ConfigSpec"))
     _check_templating(call, spec, "config")
     reply = await context.ask("Control/CreateConfig", api.CreateConfigRequest(spec=spec))
     return call.replies.json({"ID": reply.config.id}, 201)
@@ -73,7 +73,7 @@ def _check_templating(call: Call, spec: api.SecretSpec | api.ConfigSpec, noun: s
 
 async def update_secret(context: Context, call: Call) -> web.StreamResponse:
     """Replace a secret's spec; managers allow new labels only."""
-    spec = secret_spec(await call.fields("SecretSpec"))
+    spec = secret_spec(await call.fields("swarm.SecretSpec"))
     version = _version(call, "secret")
     control = context.control()
     id = (await find(control, SECRET, call.ident)).id
@@ -85,7 +85,7 @@ async def update_secret(context: Context, call: Call) -> web.StreamResponse:
 
 async def update_config(context: Context, call: Call) -> web.StreamResponse:
     """Replace a config's spec; managers allow new labels only."""
-    spec = config_spec(await call.fields("ConfigSpec"))
+    spec = config_spec(await call.fields("swarm.ConfigSpec"))
     version = _version(call, "config")
     control = context.control()
     id = (await find(control, CONFIG, call.ident)).id

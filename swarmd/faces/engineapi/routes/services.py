@@ -18,8 +18,8 @@ from swarmd.faces.engineapi.convert.service import (
     status_json,
 )
 from swarmd.faces.engineapi.convert.task import task_json
-from swarmd.faces.engineapi.errors import Refusal, bad_request
-from swarmd.faces.engineapi.filters import SERVICE_KEYS, TASK_KEYS, Filters, task_filters
+from swarmd.faces.engineapi.errors import Refusal
+from swarmd.faces.engineapi.filters import SERVICE_KEYS, TASK_KEYS, task_filters
 from swarmd.faces.engineapi.lookups import CALL_SECONDS, NETWORK, NODE, SERVICE, TASK, find
 from swarmd.faces.engineapi.routes import Table
 
@@ -38,7 +38,7 @@ _UNPINNED = (
 
 async def list_services(context: Context, call: Call) -> web.StreamResponse:
     """Services that pass the filters, with their task counts if asked for."""
-    filters = Filters.parse(call.query.get("filters", ""))
+    filters = call.filters(old_status=400)
     filters.check(SERVICE_KEYS)
     asked = api.ListServicesRequest.Filters(
         name_prefixes=filters.get("name"),
@@ -59,11 +59,7 @@ async def list_services(context: Context, call: Call) -> web.StreamResponse:
 
 
 async def _statuses(context: Context, call: Call, ids: list[str]) -> dict[str, Json]:
-    try:
-        wanted = call.strict_flag("status")
-    except ValueError as error:
-        raise bad_request(f"invalid value for status: {error}") from None
-    if not wanted or call.version < _STATUS_SINCE:
+    if call.version < _STATUS_SINCE or not call.checked_flag("status"):
         return {}
     request = api.ListServiceStatusesRequest(services=ids)
     reply = await context.ask("Control/ListServiceStatuses", request)
@@ -72,10 +68,7 @@ async def _statuses(context: Context, call: Call, ids: list[str]) -> dict[str, J
 
 async def get_service(context: Context, call: Call) -> web.StreamResponse:
     """One service, with the manager's defaults filled in if asked for."""
-    try:
-        defaults = call.strict_flag("insertDefaults") is True
-    except ValueError as error:
-        raise bad_request(f"invalid value for insertDefaults: {error}") from None
+    defaults = call.checked_flag("insertDefaults")
     control = context.control()
     request = api.GetServiceRequest(service_id=call.ident, insert_defaults=defaults)
     try:
@@ -91,7 +84,7 @@ async def get_service(context: Context, call: Call) -> web.StreamResponse:
 
 async def create_service(context: Context, call: Call) -> web.StreamResponse:
     """Create a service; its id."""
-    fields = await call.fields("ServiceSpec")
+    fields = await call.fields("swarm.ServiceSpec")
     control = context.control()
     # 40 bits are enough: a taken name is refused like any other.
     spare_name = "service-" + base36(int.from_bytes(context.entropy.token(5), "big"))
@@ -149,7 +142,7 @@ async def _local_network(context: Context, term: str) -> str | None:
 
 async def update_service(context: Context, call: Call) -> web.StreamResponse:
     """Replace a service's spec, or go back to the one before."""
-    fields = await call.fields("ServiceSpec")
+    fields = await call.fields("swarm.ServiceSpec")
     version = call.object_version("service")
     control = context.control()
     spec = service_spec(fields, call.version, "")
@@ -204,7 +197,7 @@ async def remove_service(context: Context, call: Call) -> web.StreamResponse:
 
 async def list_tasks(context: Context, call: Call) -> web.StreamResponse:
     """Tasks that pass the filters; services and nodes may be named."""
-    filters = Filters.parse(call.query.get("filters", ""), status=500)
+    filters = call.filters()
     filters.check(TASK_KEYS)
     control = context.control()
     asked = task_filters(filters)

@@ -20,7 +20,7 @@ from swarmd.faces.engineapi.convert.cluster import (
     merge_spec,
     swarm_json,
 )
-from swarmd.faces.engineapi.convert.fields import Fields
+from swarmd.faces.engineapi.convert.fields import Fields, WrongType
 from swarmd.faces.engineapi.errors import Refusal, bad_request, plain, rpc_text, unavailable
 from swarmd.faces.engineapi.routes import Table
 
@@ -38,13 +38,14 @@ async def init(context: Context, call: Call) -> web.StreamResponse:
 
     The merge is a second step, as in stock engines: refused settings leave an active swarm.
     """
-    fields = await call.fields("InitRequest")
+    fields = await call.fields("swarm.InitRequest")
     forced = fields.flag("ForceNewCluster")
     _refuse_member(context.backend.local(), forced)
     listen = addresses.with_defaults(fields.text("ListenAddr"), "ListenAddr")
     spec = fields.child("Spec")
     if spec.text("Name") not in ("", "default"):
         raise bad_request(texts.SPEC_NAME)
+    _check_types(spec)
     around = addresses.Surroundings(
         interfaces=context.interfaces(),
         engine_subnets=await engine_subnets(context),
@@ -79,6 +80,16 @@ async def init(context: Context, call: Call) -> web.StreamResponse:
     context.events.poke()
     await _merge(context, spec, merge_forced if forced else merge_spec)
     return call.replies.json(node_id)
+
+
+def _check_types(spec: Fields) -> None:
+    """Refuse what is no spec at all before anything has begun; its values are judged later."""
+    try:
+        merge_spec(spec, api.ClusterSpec())
+    except WrongType:
+        raise
+    except Refusal:
+        pass
 
 
 def _refuse_member(local: LocalState, forced: bool) -> None:
@@ -127,7 +138,7 @@ async def engine_subnets(context: Context) -> list[str]:
 
 async def join(context: Context, call: Call) -> web.StreamResponse:
     """Join the cluster of the first remote address given."""
-    fields = await call.fields("JoinRequest")
+    fields = await call.fields("swarm.JoinRequest")
     if context.backend.local().state != "inactive":
         raise unavailable(texts.ALREADY_IN_SWARM)
     listen = addresses.with_defaults(fields.text("ListenAddr"), "ListenAddr")
@@ -215,7 +226,7 @@ async def inspect(context: Context, call: Call) -> web.StreamResponse:
 
 async def update(context: Context, call: Call) -> web.StreamResponse:
     """Replace the whole spec and rotate what is asked for."""
-    fields = await call.fields("Spec")
+    fields = await call.fields("swarm.Spec")
     version = call.object_version("swarm")
     rotation = api.KeyRotation(
         worker_join_token=_rotate(call, "rotateWorkerToken"),
@@ -250,7 +261,7 @@ async def unlock_key(context: Context, call: Call) -> web.StreamResponse:
 
 async def unlock(context: Context, call: Call) -> web.StreamResponse:
     """Start a locked manager with its key."""
-    fields = await call.fields("UnlockRequest")
+    fields = await call.fields("swarm.UnlockRequest")
     local = context.backend.local()
     if local.control_available:
         raise Refusal(409, texts.NOT_LOCKED)

@@ -13,10 +13,11 @@ from swarmd.base.errors import SwarmError
 from swarmd.faces.engineapi import texts
 from swarmd.faces.engineapi.backend import HostFacts
 from swarmd.faces.engineapi.call import Call
-from swarmd.faces.engineapi.context import Context
+from swarmd.faces.engineapi.context import OLDEST, Context
 from swarmd.faces.engineapi.convert.cluster import cluster_json, empty_cluster_json
 from swarmd.faces.engineapi.convert.common import Json, put
 from swarmd.faces.engineapi.convert.info import base_info
+from swarmd.faces.engineapi.engine import parse_version
 from swarmd.faces.engineapi.errors import Refusal, answer
 from swarmd.faces.engineapi.routes import Table
 from swarmd.faces.http.refusal import Unreachable
@@ -34,6 +35,8 @@ async def ping(context: Context, call: Call) -> web.StreamResponse:
     headers = response.headers
     headers["Cache-Control"] = "no-cache, no-store, must-revalidate"
     headers["Pragma"] = "no-cache"
+    if call.request.method == "HEAD":
+        headers["Content-Length"] = "0"
     facts = context.engine_facts
     if facts is not None and facts.builder_version:
         headers["Builder-Version"] = facts.builder_version
@@ -62,6 +65,7 @@ async def version(context: Context, call: Call) -> web.StreamResponse:
         if context.engine is not None:
             out = await context.engine.get_json("/version")
             out["ApiVersion"] = newest
+            _raise_minimum(out)
             out["Components"] = [*(out.get("Components") or []), ours]
             return call.replies.json(out)
     except Unreachable as error:
@@ -69,8 +73,17 @@ async def version(context: Context, call: Call) -> web.StreamResponse:
     return call.replies.json(_own_version(context.host, newest, ours))
 
 
+def _raise_minimum(version: Json) -> None:
+    """Older clients than we know are not served, even where the engine would."""
+    details = [part.get("Details") or {} for part in version.get("Components") or ()]
+    for shown in (version, *details):
+        lowest = parse_version(str(shown.get("MinAPIVersion", "")))
+        if lowest is not None and lowest < OLDEST:
+            shown["MinAPIVersion"] = f"{OLDEST[0]}.{OLDEST[1]}"
+
+
 def _own_version(host: HostFacts, newest: str, ours: Json) -> Json:
-    oldest = "1.24"
+    oldest = f"{OLDEST[0]}.{OLDEST[1]}"
     arch = _GO_ARCH.get(host.architecture, host.architecture)
     python = platform.python_version()
     details = {
