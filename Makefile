@@ -35,8 +35,10 @@ up: setup ## Start a daemon with its state in .run/, initialise a swarm, show it
 	@$(CTL) join-token worker
 
 down: ## End the daemon of `make up`; CLEAN=1 also forgets its state
-	@if [ -f $(RUN)/swarmd.pid ] && kill $$(cat $(RUN)/swarmd.pid) 2>/dev/null; then \
-	  while kill -0 $$(cat $(RUN)/swarmd.pid 2>/dev/null) 2>/dev/null; do sleep 0.1; done; echo "swarmd ended"; \
+	@pid=$$(cat $(RUN)/swarmd.pid 2>/dev/null); \
+	if tr '\0' ' ' 2>/dev/null <"/proc/$$pid/cmdline" | grep -qF -- "--pidfile $(RUN)/swarmd.pid" \
+	  && kill $$pid 2>/dev/null; then \
+	  while kill -0 $$pid 2>/dev/null; do sleep 0.1; done; echo "swarmd ended"; \
 	else echo "swarmd does not run"; fi
 	@if [ -n "$(CLEAN)" ]; then rm -rf $(RUN); fi
 

@@ -46,10 +46,20 @@ join() { # NODE ROLE ADDRESS
     --token "$(ctl m1 join-token -q "$2")" "$first" >/dev/null
 }
 
+demand_open() { # a locked manager waits for its key, and would be waited for in vain
+  locked=
+  for node in $managers; do [ "$(place "$node")" != locked ] || locked="$locked $node"; done
+  [ -n "$locked" ] || return 0
+  echo "locked:$locked" >&2
+  echo "Unlock each, then again: $bin/swarmctl -H unix://$run/NODE/swarmd.sock unlock" >&2
+  exit 1
+}
+
 up() {
   first=127.0.0.1:$port
   for node in $managers $workers; do start "$node"; done
   for node in $managers $workers; do wait_for "$node answers" 30 answers "$node"; done
+  demand_open
   for node in $managers $workers; do wait_for "$node is settled" 30 settled "$node"; done
   if [ "$(place m1)" = inactive ]; then
     ctl m1 init --listen-addr "$first" --advertise-addr "$first" >/dev/null
@@ -66,12 +76,17 @@ up() {
   echo "Any of them: $bin/swarmctl -H unix://$run/m1/swarmd.sock ... (m1 m2 m3 w1 w2)"
 }
 
+runs() { # NODE PID: a daemon that was killed leaves its pid file, and its number to others
+  tr '\0' ' ' 2>/dev/null <"/proc/$2/cmdline" | grep -qF -- "--pidfile $run/$1/pid"
+}
+
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
 down() {
   ended= pids=
   for node in $workers $managers; do # all at once: they need not wait for each other
-    pid=$(cat "$run/$node/pid" 2>/dev/null) && kill "$pid" 2>/dev/null || continue
+    pid=$(cat "$run/$node/pid" 2>/dev/null) && runs "$node" "$pid" || continue
+    kill "$pid" 2>/dev/null || continue
     ended="$ended $node" pids="$pids $pid"
   done
   for pid in $pids; do wait_for "process $pid ends" 20 gone "$pid"; done

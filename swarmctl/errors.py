@@ -8,6 +8,9 @@ CliError            exit 1 unless it says otherwise; the text goes to standard e
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class CliError(Exception):
     """The command failed; an empty text prints nothing."""
@@ -31,6 +34,17 @@ class ApiError(CliError):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+@contextlib.contextmanager
+def only_swarmd(what: str) -> Iterator[None]:
+    """Say of a daemon that does not know the path asked for that it cannot do `what`."""
+    try:
+        yield
+    except ApiError as error:
+        if "page not found" in error.message:
+            raise CliError(f"this daemon cannot {what}: only swarmd can") from None
+        raise
 
 
 class ConnectError(CliError):

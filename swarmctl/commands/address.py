@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swarmctl.command import ONE, Call, Command
 from swarmctl.connect import Client
-from swarmctl.errors import ApiError, CliError
+from swarmctl.errors import only_swarmd
 from swarmctl.flags import Flag
 from swarmctl.kinds import BOOL, STRING
 
@@ -15,14 +15,8 @@ def _update(call: Call) -> None:
         "ListenAddr": call.given["listen-addr"],
         "Force": call.given["force"],
     }
-    try:
+    with only_swarmd("change the address of a manager"):
         done = call.client.post("/swarmd/address", request).json()
-    except ApiError as error:
-        if "page not found" in error.message:
-            raise CliError(
-                "this daemon cannot change the address of a manager: only swarmd can"
-            ) from None
-        raise
     call.say(
         f"Manager address updated: {done['AdvertiseAddr']}, it was {done['PreviousAddr']}.\n"
         f"Listening on {done['ListenAddr']}."

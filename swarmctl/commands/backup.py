@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarmctl.command import ONE, Call, Command
 from swarmctl.commands.unlocking import unlock_key
-from swarmctl.errors import CliError
+from swarmctl.errors import CliError, only_swarmd
 from swarmctl.flags import Flag
 from swarmctl.kinds import BOOL, STRING
 from swarmctl.options import addresses
@@ -69,7 +69,8 @@ def _create(call: Call) -> None:
         raise CliError(f"{path} exists; use --force to replace it")
     with _explained():
         lock = _lock_for(call)
-        data = call.client.call("POST", "/swarmd/backup").content()
+        with only_swarmd("make backups"):
+            data = call.client.call("POST", "/swarmd/backup").content()
         bundle = archive.unpack(data)  # what came over the wire is whole
         _write(path, [data] if lock is None else archive.seal(data, lock))
     protection = "not encrypted" if lock is None else f"encrypted with the {lock.kind.value}"
@@ -172,7 +173,8 @@ def _restore(call: Call) -> None:
     names = {"listen-addr": "listenAddr", "advertise-addr": "advertiseAddr"}
     names["data-path-addr"] = "dataPathAddr"
     query = {names[flag]: str(call.given[flag]) for flag in names if flag in call.given.changed}
-    node_id = call.client.upload("/swarmd/backup/restore", data, query).json()
+    with only_swarmd("restore backups"):
+        node_id = call.client.upload("/swarmd/backup/restore", data, query).json()
     call.say(f"Swarm {bundle.manifest['ClusterID']} restored: node {node_id} is its only manager.")
     call.say(
         "Keep the managers it had before off the network. Workers that know none of this\n"

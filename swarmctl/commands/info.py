@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -46,7 +47,7 @@ def _info(call: Call) -> None:
         raise CliError("errors pretty printing info") from None
     lines = _server(info)
     if (info.get("Swarm") or {}).get("Managers") and _is_swarmd(call):
-        lines = with_quorum(lines)
+        lines = with_quorum(lines, _unreachable(call))
     for line in lines:
         call.say(line)
     call.say()
@@ -64,20 +65,35 @@ def _is_swarmd(call: Call) -> bool:
     return any(component.get("Name") == "swarmd" for component in components or ())
 
 
-def with_quorum(lines: Iterable[str]) -> Iterator[str]:
+def _unreachable(call: Call) -> int:
+    """How many managers are lost at the moment, as the leader sees it; 0 if nobody knows."""
+    query = {"filters": json.dumps({"role": ["manager"]})}
+    try:
+        nodes = call.client.get("/nodes", query).json()
+    except CliError:
+        return 0
+    known = [node["ManagerStatus"] for node in nodes if node.get("ManagerStatus")]
+    return sum(status.get("Reachability") != "reachable" for status in known)
+
+
+def with_quorum(lines: Iterable[str], unreachable: int) -> Iterator[str]:
     """Add what the number of managers means to the line that tells it."""
     mark = "  Managers: "
     for line in lines:
         yield line
         if line.startswith(mark):
-            yield f"  Quorum: {quorum_margin(int(line.removeprefix(mark)))}"
+            yield f"  Quorum: {quorum_margin(int(line.removeprefix(mark)), unreachable)}"
 
 
-def quorum_margin(managers: int) -> str:
-    """How many managers are needed and may be lost, with advice for an even number."""
+def quorum_margin(managers: int, unreachable: int = 0) -> str:
+    """How many managers are needed and may be lost now, with advice for an even number."""
     quorum = managers // 2 + 1
-    spare = managers - quorum
-    text = f"{quorum} of {managers} managers, {spare or 'none'} can be lost"
+    spare = max(0, managers - unreachable - quorum) or "none"
+    text = f"{quorum} of {managers} managers, "
+    if unreachable:
+        text += f"{unreachable} unreachable: {spare} of the others can be lost"
+    else:
+        text += f"{spare} can be lost"
     if managers % 2 == 0:
         text += f" (an even number is no safer than {managers - 1}: add one, or demote one)"
     elif managers == 1:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from swarmctl.command import Call, Command
-from swarmctl.errors import CliError
+from swarmctl.errors import CliError, only_swarmd
 from swarmctl.flags import Flag
 from swarmctl.kinds import BOOL
 from swarmctl.tabs import align
@@ -22,7 +22,8 @@ def _recover(call: Call) -> None:
             "this command changes nothing by itself: look first with --dry-run, then use\n"
             f"`{_WAY}` on the manager that is to go on"
         )
-    found = call.client.get("/swarmd/backup/recovery").json()
+    with only_swarmd("tell what a recovery would do"):
+        found = call.client.get("/swarmd/backup/recovery").json()
     for line in (*_known(found), "", *_outcome(found), "", "Nothing was changed."):
         call.say(line)
 

@@ -170,8 +170,10 @@ class NodeBackend:
         manager = membership.manager
         if manager is not None and not error:
             error = manager.address.trouble
+        # It was off for the whole life of its certificate: nobody will ever let it in.
+        expired = membership.expired and node.place is Place.PENDING and manager is None
         return LocalState(
-            state=node.place.value,
+            state=Place.ERROR.value if expired else node.place.value,
             node_id=membership.identity.node_id,
             node_addr=_host(addr),
             # One that is about to begin, or to begin anew, counts: it is no worker meanwhile.
@@ -181,7 +183,8 @@ class NodeBackend:
             control_available=(
                 manager is not None and manager.ready.is_set() and node.place is Place.ACTIVE
             ),
-            error=error,
+            error=texts.CERTIFICATES_EXPIRED if expired else error,
+            certificates_expired=expired,
             remotes=tuple(Remote(r.node_id, r.addr) for r in membership.managers()),
         )
 

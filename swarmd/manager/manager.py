@@ -66,8 +66,9 @@ class ManagerConfig:
 
     `listen`: "ip:port"s. `start`: a new cluster's first objects, None otherwise. `join_via`
     chooses the manager to ask when this one is no member yet; None for one that starts alone.
-    `wanted_addr`: the "host:port" a member has itself known by, wherever it was before; empty
-    when the one in the member list will do.
+    `lost_member`: the raft id this node had until it lost its log, if it did. `wanted_addr`: the
+    "host:port" a member has itself known by, wherever it was before; empty when the one in the
+    member list will do.
     """
 
     place: Place
@@ -76,6 +77,7 @@ class ManagerConfig:
     start: ClusterStart | None = None
     tick_seconds: float = 1.0
     join_via: Callable[[], str] | None = None
+    lost_member: int = 0
     wanted_addr: str = ""
 
 
@@ -209,11 +211,12 @@ class Manager:
         roots = trust_bundle(cluster.root_ca) if cluster is not None else self._roots_pem()
         return Credentials(roots, pair.cert_pem, pair.key_pem)
 
-    async def _dial_manager(self, addr: str, name: str = MANAGER_NAME) -> Caller:
+    async def _dial_manager(self, addr: str, node_id: str = "") -> Caller:
+        """Connect to the manager at `addr`; with a node id it must be that one."""
         return await dial_manager(
             addr,
             self.credentials(),
-            server_name=name,
+            server_name=node_id or MANAGER_NAME,
             timeout=DIAL_SECONDS,
             clock=self._clock,
             entropy=self._entropy,
@@ -222,7 +225,7 @@ class Manager:
     async def _check_address(self, addr: str, seconds: float, node_id: str) -> None:
         try:
             async with asyncio.timeout(seconds):
-                caller = await self._dial_manager(addr, node_id or MANAGER_NAME)
+                caller = await self._dial_manager(addr, node_id)
                 try:
                     await check_health(caller, seconds)
                 finally:
@@ -270,7 +273,8 @@ class Manager:
         self._health.set("Raft", True)
         if via is None or self.raft.id in self.raft.membership:
             return
-        self.raft.joined(await join_group(self._dial_manager, via(), self._config.place.addr))
+        addr, lost = self._config.place.addr, self._config.lost_member
+        self.raft.joined(await join_group(self._dial_manager, via(), addr, lost))
         if new:
             await self._run_raft(tasks)
         await self._first_leader()

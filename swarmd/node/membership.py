@@ -20,7 +20,7 @@ from swarmd.cluster.ca import Identity, KeyPair, envelope
 from swarmd.cluster.model.defaults import ClusterStart
 from swarmd.manager.joining import CannotJoin
 from swarmd.manager.manager import Manager, ManagerConfig
-from swarmd.manager.raftnode import NotMember, Place
+from swarmd.manager.raftnode import NotMember, Place, RaftDisk
 from swarmd.node.founding import ensure_log_key
 from swarmd.node.identity import Dial, Granted, IdentityClient, Request
 from swarmd.node.locker import Locker
@@ -103,6 +103,11 @@ class Membership:
     def identity(self) -> Identity:
         """Who this node is, by its present certificate."""
         return self._identity
+
+    @property
+    def expired(self) -> bool:
+        """True when the certificate is too old to show: others refuse it, renewals too."""
+        return self._identity.not_after <= self._outfit.clock.now()
 
     def managers(self) -> list[Remote]:
         """The managers this node knows; a manager knows them from its member list."""
@@ -225,8 +230,9 @@ class Membership:
 
     async def _run_manager(self, ready: asyncio.Event) -> None:
         await self._lane.run(partial(ensure_log_key, self._keys, self._outfit.entropy))
+        lost = await self._lane.run(self._lost_member)
         manager = Manager(
-            self._manager_config(self._state.raft),
+            self._manager_config(self._state.raft, lost),
             self._pair,
             lambda: self._root_pem,
             self._outfit.clock,
@@ -246,6 +252,7 @@ class Membership:
             async with Tasks() as tasks:
                 tasks.spawn(manager.run(serving), "manager")
                 await serving.wait()
+                await self._lane.run(partial(self._state.save_raft_member, manager.raft.id))
                 tasks.spawn(locker.run(), "locker")
                 following = follow_address(manager, self._agent.reopen, self._keep_settings)
                 tasks.spawn(following, "manager-address")
@@ -275,7 +282,11 @@ class Membership:
             text = f"{self._state.raft} holds no log, and no other manager is known to get it from"
             raise NoRemotes(text) from None
 
-    def _manager_config(self, directory: Path) -> ManagerConfig:
+    def _lost_member(self) -> int:
+        """In the lane: the raft member this node was whose log is gone; 0 as a rule."""
+        return 0 if RaftDisk.exists(self._state.raft) else self._state.raft_member()
+
+    def _manager_config(self, directory: Path, lost_member: int) -> ManagerConfig:
         file = self._keys.file()
         keys = [key for key in (file.pending_dek, file.dek) if key]
         place = Place(
@@ -293,6 +304,7 @@ class Membership:
             start=self._start,
             tick_seconds=self._outfit.tick_seconds,
             join_via=self._other_manager if self._start is None else None,
+            lost_member=lost_member,
             wanted_addr=self._settings.advertise_addr,
         )
 

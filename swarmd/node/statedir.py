@@ -96,6 +96,7 @@ class StateDir:
         self.remotes_path = path / "state.json"
         self.settings_path = path / "docker-state.json"
         self.raft = path / "raft"
+        self.member_path = path / "raft-member"
         self.raft_gone_path = path / ".raft-gone"
         self.worker = path / "worker"
 
@@ -155,9 +156,24 @@ class StateDir:
         self.prepare()
         write_atomically(self.settings_path, settings.to_json(), _PRIVATE)
 
+    def raft_member(self) -> int:
+        """The raft id this node has a log for, or had; 0 for none. Raises `StateError`."""
+        text = _read(self.member_path)
+        try:
+            return 0 if text is None else int(text, 16)
+        except ValueError:
+            raise StateError(f"{self.member_path} is damaged: not a raft id") from None
+
+    def save_raft_member(self, raft_id: int) -> None:
+        """Note whose log is kept. Ours, not stock's: a log that is lost must not be forgotten."""
+        text = f"{raft_id:x}\n".encode()
+        if _read(self.member_path) != text:
+            write_atomically(self.member_path, text, _PRIVATE)
+
     def forget_log(self) -> None:
         """Remove the Raft log at one stroke: what a crash left of it would pass for a damaged
         one, and its node could never be a manager again."""
+        self.member_path.unlink(missing_ok=True)
         self.remove_leftovers()
         try:
             os.rename(self.raft, self.raft_gone_path)

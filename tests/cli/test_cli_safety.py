@@ -33,6 +33,50 @@ def test_the_quorum_margin(managers: int, text: str) -> None:
     assert shown == text or (text.endswith(": ") and shown.startswith(text))
 
 
+@pytest.mark.parametrize(
+    ("managers", "unreachable", "text"),
+    [
+        (3, 1, "2 of 3 managers, 1 unreachable: none of the others can be lost"),
+        (3, 2, "2 of 3 managers, 2 unreachable: none of the others can be lost"),
+        (5, 1, "3 of 5 managers, 1 unreachable: 1 of the others can be lost"),
+        (5, 2, "3 of 5 managers, 2 unreachable: none of the others can be lost"),
+        (
+            4,
+            1,
+            "3 of 4 managers, 1 unreachable: none of the others can be lost "
+            "(an even number is no safer than 3: add one, or demote one)",
+        ),
+    ],
+)
+def test_who_is_lost_already_cannot_be_lost_again(
+    managers: int, unreachable: int, text: str
+) -> None:
+    assert quorum_margin(managers, unreachable) == text
+
+
+def manager(reachability: str) -> dict[str, Any]:
+    return {"ManagerStatus": {"Reachability": reachability, "Addr": "10.0.0.1:2377"}}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([manager("reachable"), manager("unreachable"), {}], "2 of 2 managers, 1 unreachable: "),
+        ([manager("reachable"), manager("unknown")], "2 of 2 managers, 1 unreachable: "),
+        ([manager("reachable")] * 2, "2 of 2 managers, none can be lost"),
+        (Reply.error(500, "no leader"), "2 of 2 managers, none can be lost"),
+    ],
+)
+def test_info_asks_who_can_be_reached(run: Run, daemon: FakeDaemon, nodes: Any, words: str) -> None:
+    section = recorded("rest/info-swarm-section.json")["two_managers"]
+    daemon.on("GET", "/info", {"Swarm": section}).on("GET", "/version", OURS)
+    daemon.on("GET", "/nodes", nodes)
+    ran = run("info")
+    assert ran.exit == 0 and f"  Quorum: {words}" in ran.out
+    (asked,) = [target for target in daemon.asked("GET") if "/nodes" in target]
+    assert "manager" in asked, "workers are not asked for"
+
+
 @pytest.mark.parametrize("version", [OURS, STOCK, {"Components": None}, Reply.error(500, "broken")])
 def test_info_tells_the_margin_of_our_daemon_only(
     run: Run, daemon: FakeDaemon, version: Any
@@ -139,6 +183,20 @@ def test_an_address_that_is_refused(run: Run, daemon: FakeDaemon) -> None:
     ran = run("update-address", "eth0")
     assert (ran.exit, ran.err) == (1, "Error response from daemon: it is taken\n")
     assert "requires 1 argument" in run("update-address").err
+
+
+def test_a_stock_daemon_does_none_of_this(run: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
+    stock = Reply.error(404, "page not found")
+    daemon.on("POST", "/swarmd/backup", stock).on("GET", "/swarmd/backup/recovery", stock)
+    new = tmp_path / "new"
+    for words, what in (
+        (("backup", "create", "--no-encryption", str(new)), "make backups"),
+        (("recover", "--dry-run"), "tell what a recovery would do"),
+    ):
+        ran = run(*words)
+        assert (ran.exit, ran.out) == (1, "")
+        assert ran.err == f"this daemon cannot {what}: only swarmd can\n"
+    assert not new.exists()
 
 
 def bundle() -> bytes:

@@ -58,9 +58,15 @@ class Script:
         return user
 
     def run(self, *command: str, clean: str = "") -> str:
+        done = self.call(*command, clean=clean)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def call(self, *command: str, clean: str = "") -> subprocess.CompletedProcess[str]:
+        """How a command ended."""
         env = {"PATH": os.environ["PATH"], "HOME": str(self.place), "CLEAN": clean}
         env |= {"RUN": str(self.place / "run" / "c"), "PORT": self.port}
-        done = subprocess.run(
+        return subprocess.run(
             [*self.user, *command],
             cwd=self.place,
             env=env,
@@ -68,8 +74,6 @@ class Script:
             text=True,
             timeout=180,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     def up(self) -> str:
         return self.run(str(ROOT / ".make/cluster.sh"), str(self.place), "up")
@@ -117,3 +121,36 @@ def test_three_managers_and_two_workers(script: Script) -> None:
     assert sorted(row.split()[0] for row in rows) == ids, "the same cluster, from its state"
     script.down(clean="1")
     assert not (script.place / "run" / "c").exists()
+
+
+@contextlib.contextmanager
+def stranger(script: Script, pidfile: Path) -> Iterator[None]:
+    """A process of the same user with the number of a daemon that was killed; it must live on."""
+    other = subprocess.Popen([*script.user, "sleep", "60"])
+    try:
+        script.run("mkdir", "-p", str(pidfile.parent))
+        script.run("sh", "-c", f"echo {other.pid} > {pidfile}")
+        yield
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_pid_file_left_behind_ends_nobody_else(script: Script) -> None:
+    with stranger(script, script.place / "run" / "c" / "m2" / "pid"):
+        assert script.down() == "no cluster runs\n"
+    run = script.place / "run" / "one"
+    with stranger(script, run / "swarmd.pid"):
+        assert script.run("make", "-s", "-f", str(ROOT / "Makefile"), "down", f"RUN={run}") == (
+            "swarmd does not run\n"
+        )
+
+
+def test_locked_managers_are_named_at_once(script: Script) -> None:
+    """They wait for their key, so the script would wait for them in vain."""
+    stand_in = script.place / "swarmctl"
+    stand_in.write_text("#!/bin/sh\ncase $2 in */m3/*) echo active ;; *) echo locked ;; esac\n")
+    refused = script.call(str(ROOT / ".make/cluster.sh"), str(script.place), "up")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("locked: m1 m2\nUnlock each, then again: ")

@@ -54,6 +54,12 @@ def stopped() -> Iterator[Template]:
 
 
 @pytest.fixture
+def place() -> Iterator[Path]:
+    with daemon_place() as made:
+        yield made
+
+
+@pytest.fixture
 def template(stopped: Template) -> Iterator[Template]:
     stopped.restore()
     yield stopped
@@ -152,6 +158,26 @@ def test_a_lost_log_begins_no_new_cluster(template: Template) -> None:
     wait_until("the node says what is wrong", lambda: daemon.state() == "error")
     assert f"{daemon.swarm_dir / 'raft'} holds no log" in daemon.swarm()["Error"]
     assert not list(daemon.swarm_dir.glob("raft/*/*.wal"))
+
+
+def test_a_manager_that_lost_its_log_starts_over_as_a_new_member(place: Path) -> None:
+    with Daemon(place / "m1") as m1, Daemon(place / "m2") as m2, Daemon(place / "m3") as m3:
+        m1.init()
+        for other in (m2, m3):
+            other.join(m1.token("Manager"), m1)
+        m1.wait_ready("m1", "m2", "m3")
+        before = m3.shape()
+        m3.kill()
+        shutil.rmtree(m3.swarm_dir / "raft")
+        m1.label_self("mark", "meanwhile")
+        m3.start()
+        m3.wait_ready("m1", "m2", "m3")
+        assert m3.shape() == before, "the same node"
+        assert m3.get(f"/nodes/{m1.shape()['self']}")["Spec"]["Labels"] == {"mark": "meanwhile"}
+        m2.kill()  # its vote is needed now
+        m3.label_self("mark", "counts")
+        assert "is lost: it starts over" in m3.log
+        assert "Traceback" not in m3.log
 
 
 def test_a_file_put_back_heals_the_running_daemon(template: Template) -> None:

@@ -69,6 +69,27 @@ def test_the_last_of_three_goes_on_with_everything(place: Path) -> None:
         assert m3.shape()["cluster"] == before["cluster"]
 
 
+def test_root_and_lock_stay_when_nothing_is_said_of_them(place: Path) -> None:
+    with Daemon(place / "m1") as m1, Daemon(place / "w1") as w1:
+        m1.init(EncryptionConfig={"AutoLockManagers": True})
+        w1.join(m1.token(), m1)
+        m1.wait_ready("m1", "w1")
+        config = m1.get("/swarm")["Spec"]["CAConfig"]
+        m1.change_swarm(CAConfig={**config, "ForceRotate": 1})
+        wait_until("it has another root", lambda: not m1.get("/swarm")["RootRotationInProgress"])
+        w1.kill()  # a rotation would wait for it
+        before, key = m1.get("/swarm"), m1.get("/swarm/unlockkey")
+        force(m1)
+        after = m1.get("/swarm")
+        assert after["JoinTokens"] == before["JoinTokens"]
+        assert after["RootRotationInProgress"] is False
+        assert after["Spec"] == before["Spec"]
+        assert after["Spec"]["EncryptionConfig"] == {"AutoLockManagers": True}
+        assert m1.get("/swarm/unlockkey") == key
+        m1.restart()
+        assert m1.state() == "locked"
+
+
 def test_a_healthy_manager_alone_may_move_to_another_address(place: Path) -> None:
     with Daemon(place / "m1") as m1, Daemon(place / "other") as other:
         m1.init()

@@ -19,6 +19,7 @@ from swarmd.faces.engineapi.convert.cluster import (
     cluster_json,
     cluster_spec,
     empty_cluster_json,
+    merge_forced,
     merge_spec,
     swarm_json,
 )
@@ -136,6 +137,31 @@ def test_recorded_nodes_are_rendered_key_by_key() -> None:
         rendered = node_json(node_of(body))
         assert rendered == body
         assert list(rendered) == list(body)
+
+
+@pytest.mark.parametrize(
+    ("said", "force_rotate", "locked"),
+    [
+        ({}, 3, True),
+        (
+            {"CAConfig": {"ForceRotate": 0}, "EncryptionConfig": {"AutoLockManagers": False}},
+            3,
+            True,
+        ),
+        ({"CAConfig": {"ForceRotate": 4}}, 4, True),
+    ],
+)
+def test_silence_changes_neither_root_nor_lock_of_a_cluster_that_goes_on(
+    said: Any, force_rotate: int, locked: bool
+) -> None:
+    base = api.ClusterSpec()
+    base.ca_config.force_rotate = 3
+    base.encryption_config.auto_lock_managers = True
+    spec = merge_forced(Fields(said, "Spec"), base)
+    assert spec.ca_config.force_rotate == force_rotate
+    assert spec.encryption_config.auto_lock_managers is locked
+    asked = Fields({"EncryptionConfig": {"AutoLockManagers": True}}, "Spec")
+    assert merge_forced(asked, api.ClusterSpec()).encryption_config.auto_lock_managers is True
 
 
 def test_recorded_swarms_are_rendered_key_by_key() -> None:

@@ -15,12 +15,17 @@ from swarmd.node.statedir import NodeSettings
 from swarmd.node.swarm import Place
 
 
-def node(place: Place, *, is_manager: bool, alive: bool, manager: bool) -> Any:
+def node(
+    place: Place, *, is_manager: bool, alive: bool, manager: bool, expired: bool = False
+) -> Any:
     """A node with a life (`alive`) or without, with a manager that is not ready or without."""
     address = SimpleNamespace(known="", trouble="")
     running = SimpleNamespace(address=address, ready=asyncio.Event()) if manager else None
     membership = SimpleNamespace(
-        manager=running, identity=SimpleNamespace(node_id="id"), managers=list
+        manager=running,
+        identity=SimpleNamespace(node_id="id"),
+        managers=list,
+        expired=expired,
     )
     return SimpleNamespace(
         place=place,
@@ -54,3 +59,24 @@ def test_what_is_said_of_manager_calls(
     local = NodeBackend(made).local()
     assert not local.control_available
     assert why_no_manager(local).message == text
+
+
+@pytest.mark.parametrize(
+    ("place", "manager", "told"),
+    [
+        (Place.PENDING, False, True),
+        (Place.ACTIVE, False, False),  # it expired in use: its session goes on for now
+        (Place.PENDING, True, False),  # a sole manager renews its own
+    ],
+)
+def test_a_node_that_slept_through_its_certificate_says_so(
+    place: Place, manager: bool, told: bool
+) -> None:
+    made = node(place, is_manager=manager, alive=True, manager=manager, expired=True)
+    local = NodeBackend(made).local()
+    assert local.certificates_expired is told
+    assert (local.state, local.error) == (
+        ("error", texts.CERTIFICATES_EXPIRED) if told else (place.value, "")
+    )
+    if told:
+        assert why_no_manager(local).message == texts.CERTIFICATES_EXPIRED

@@ -336,6 +336,27 @@ def test_oversized_files_are_not_read(state: StateDir) -> None:
         state.root_pem()
 
 
+def test_the_raft_member_outlives_its_log(state: StateDir) -> None:
+    assert state.raft_member() == 0
+    state.prepare()
+    state.raft.mkdir()
+    state.save_raft_member(0xAB)
+    written = state.member_path.stat()
+    state.save_raft_member(0xAB)
+    assert state.member_path.stat().st_ino == written.st_ino, "nothing new, nothing written"
+    shutil.rmtree(state.raft)
+    assert state.raft_member() == 0xAB
+    state.save_raft_member(1 << 62)
+    assert state.raft_member() == 1 << 62
+    assert mode(state.member_path) == 0o600
+    state.member_path.write_text("zz")
+    with pytest.raises(StateError, match="raft-member is damaged: not a raft id"):
+        state.raft_member()
+    state.raft.mkdir()
+    state.forget_log()
+    assert state.raft_member() == 0 and not state.raft.exists()
+
+
 def test_forgetting(stock: StateDir) -> None:
     (stock.path / "raft" / "wal").mkdir(parents=True)
     (stock.path / "raft" / "wal" / "x").write_bytes(b"x")

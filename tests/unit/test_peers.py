@@ -522,10 +522,13 @@ class Net:
 
     def __init__(self, *addrs: str) -> None:
         self.far = {addr: Far() for addr in addrs}
+        self.nodes: dict[str, str] = {}  # by address, where only one node may be found
 
-    async def dial(self, addr: str) -> FarCaller:
+    async def dial(self, addr: str, node_id: str) -> FarCaller:
         if addr not in self.far:
             raise Disconnected(f"nobody listens on {addr}")
+        if node_id not in ("", self.nodes.get(addr, node_id)):
+            raise Disconnected(f"{node_id} is not who answers at {addr}")
         return await self.far[addr].dial(addr)
 
 
@@ -612,6 +615,24 @@ def test_a_member_nobody_told_us_of_is_looked_up_at_a_reachable_one() -> None:
         assert node.told.snapshots == [(4, False)]
 
     with_peers(net, work)
+
+
+def test_a_member_is_not_whoever_answers_at_its_address() -> None:
+    """A host that lost its state and joined anew is another member at the same address."""
+    net = Net("b:1")
+    net.nodes = {"b:1": "node3"}
+
+    async def work(peers: Peers, node: OwnNode) -> None:
+        node.set(2, "b:1")
+        node.set(3, "b:1")
+        await asyncio.sleep(1)
+        assert [peers.active(id) for id in (2, 3)] == [False, True]
+        peers.send([message(to=2, commit=1), message(to=3, commit=2)])
+        await asyncio.sleep(5)
+        assert net.far["b:1"].commits() == [2]
+
+    node, _ = with_peers(net, work)
+    assert node.told.unreachable == [2]
 
 
 def test_health_checks_go_to_members_only() -> None:

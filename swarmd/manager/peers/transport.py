@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from swarmd import api
@@ -13,9 +14,12 @@ from swarmd.api import raftpb
 from swarmd.base.aio import Tasks
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import NotFound, SwarmError, Unavailable
-from swarmd.manager.peers.link import SEND_SECONDS, Dial, Link, Reports
+from swarmd.manager.peers.link import SEND_SECONDS, Link, Reports
+from swarmd.rpc.peer import Caller
 
 log = logging.getLogger(__name__)
+
+Dial = Callable[[str, str], Awaitable[Caller]]
 
 strangers_max = 16  # members we were told nothing of, looked for at the same time
 
@@ -62,8 +66,8 @@ class Peers:
     """Implements `raftnode.Transport` over the wire. `run` beside the raft member."""
 
     def __init__(self, dial: Dial, entropy: Entropy, removed: Callable[[], None]) -> None:
-        """`dial` connects as this manager. `removed` is called when a peer says this member
-        was removed from the cluster."""
+        """`dial(addr, node_id)` connects as this manager, to no other node if one is named.
+        `removed` is called when a peer says this member was removed from the cluster."""
         self._dial = dial
         self._entropy = entropy
         self._reports = Reports(self._report_unreachable, self._report_snapshot, removed)
@@ -91,16 +95,24 @@ class Peers:
         node, tasks = self._node, self._tasks
         if node is None or tasks is None or not node.id:
             return
-        wanted = {m.raft_id: m.addr for m in node.membership.all() if m.raft_id != node.id}
+        wanted = {m.raft_id: m for m in node.membership.all() if m.raft_id != node.id}
         for raft_id, link in list(self._links.items()):
-            if wanted.get(raft_id) != link.addr:
+            if raft_id not in wanted or wanted[raft_id].addr != link.addr:
                 del self._links[raft_id]
                 link.retire()
-        for raft_id, addr in wanted.items():
+        for raft_id, member in wanted.items():
             if raft_id not in self._links:
-                link = Link(raft_id, addr, self._dial, self._reports, self._entropy)
-                self._links[raft_id] = link
+                self._links[raft_id] = link = self._link(raft_id, member.addr, member.node_id)
                 tasks.spawn(link.run(), f"raft-peer-{raft_id:x}")
+
+    def _link(self, raft_id: int, addr: str, node_id: str) -> Link:
+        """A way to one member. A host that was rebuilt answers at the address of the member it
+        was before: without its name that one would count as reachable, and for the quorum."""
+        dial = partial(self._dial_node, node_id)
+        return Link(raft_id, addr, dial, self._reports, self._entropy)
+
+    async def _dial_node(self, node_id: str, addr: str) -> Caller:
+        return await self._dial(addr, node_id)
 
     # What the raft member asks
 
@@ -155,7 +167,7 @@ class Peers:
         try:
             async with asyncio.timeout(3 * SEND_SECONDS):
                 addr = await self._resolve(raft_id)
-                link = Link(raft_id, addr, self._dial, self._reports, self._entropy)
+                link = self._link(raft_id, addr, "")
                 link.put(message)
                 link.retire()
                 await link.run()
@@ -169,7 +181,7 @@ class Peers:
         link = next((link for link in self._links.values() if link.active), None)
         if link is None:
             raise Unavailable("no manager can be reached")
-        caller = await self._dial(link.addr)
+        caller = await self._dial(link.addr, "")
         try:
             request = api.ResolveAddressRequest(raft_id=raft_id)
             answer = await caller.unary("Raft/ResolveAddress", request, timeout=SEND_SECONDS)

@@ -28,7 +28,8 @@ from swarmd.cluster.store import Store, StoreError
 from swarmd.manager.raftnode.checkpoint import Checkpoint
 from swarmd.manager.raftnode.confirming import Confirmation, Confirming
 from swarmd.manager.raftnode.disk import Encryptor
-from swarmd.manager.raftnode.errors import ChangeRefused, NodeStopped, NotMember
+from swarmd.manager.raftnode.errors import ChangeRefused, LogBehind, NodeStopped, NotMember
+from swarmd.manager.raftnode.listeners import Listeners
 from swarmd.manager.raftnode.members import Member, Members
 from swarmd.manager.raftnode.opening import Opened, Place, decode_snapshot, open_place
 from swarmd.manager.raftnode.proposals import (
@@ -87,8 +88,7 @@ class RaftNode:
         self._confirming = Confirming()
         self._wake = asyncio.Event()
         self._members = Members()
-        self._subscribers: dict[int, Callable[[], None]] = {}
-        self._subscriptions = 0
+        self._listeners = Listeners()
         self._raw: RawNode | None = None
         self._term = 0
         self._commit = 0
@@ -97,6 +97,7 @@ class RaftNode:
         self._role = Role.FOLLOWER
         self._signalled = False
         self._removed = False
+        self._behind: LogBehind | None = None
         self._may_campaign = False
         self._leaderless_ticks = 0
         self._timers = Timers(fast_failover)
@@ -180,14 +181,7 @@ class RaftNode:
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` after leadership or members changed; returns the way to stop that."""
-        self._subscriptions += 1
-        number = self._subscriptions
-        self._subscribers[number] = callback
-
-        def unsubscribe() -> None:
-            self._subscribers.pop(number, None)
-
-        return unsubscribe
+        return self._listeners.add(callback)
 
     # Proposals
 
@@ -249,6 +243,11 @@ class RaftNode:
         if message.to != self.id:
             return  # meant for an earlier holder of our address
         raw = self._core()
+        if message.type == raftpb.MsgHeartbeat and message.commit > (end := self.log_end()):
+            # A leader tells no more than it was told to be on our disk.
+            self._behind = LogBehind(end, message.commit)
+            self._wake.set()
+            return
         self._timers.hear(message, self._term)
         raw.step(message)
         if self._confirming.hear(raw):
@@ -295,13 +294,14 @@ class RaftNode:
         if self._raw is not None:
             for member in answer.members:
                 self._members.add(member)
-            self._changed()
+            self._listeners.call()
 
     async def run(self, ready: asyncio.Event) -> None:
         """Open the state and keep the log until cancelled. `ready`: what was on disk is applied.
 
         Raises `DiskFailed` when the log cannot be made durable, `DiskDamaged` and
-        `FailedPrecondition` when it cannot be opened, `NotMember` once this member is removed.
+        `FailedPrecondition` when it cannot be opened, `LogBehind` when it turns out to be an
+        older one, `NotMember` once this member is removed.
         """
         lane = Lane("raft-log")
         held: list[Opened] = []
@@ -407,6 +407,8 @@ class RaftNode:
         while True:
             if self._removed:
                 raise NotMember
+            if self._behind is not None:
+                raise self._behind
             if raw.has_ready():
                 await self._process(raw, raw.ready())
                 continue
@@ -491,7 +493,7 @@ class RaftNode:
             self._signalled = False
             self._waiting.fail_all(NotLeader)
             self._confirming.end(NotLeader)
-        self._changed()
+        self._listeners.call()
 
     def _apply(self, raw: RawNode, entry: raftpb.Entry) -> None:
         if entry.Type == raftpb.EntryConfChange:
@@ -502,7 +504,7 @@ class RaftNode:
         if self._role is Role.LEADER and not self._signalled and entry.Term == self._term:
             log.info("raft: %x leads at term %d", self.id, self._term)
             self._signalled = True
-            self._changed()
+            self._listeners.call()
 
     def _apply_request(self, entry: raftpb.Entry) -> None:
         _applied_entries.inc()
@@ -530,7 +532,7 @@ class RaftNode:
             proposal.on_commit(entry.Index)
         elif proposal is not None:
             proposal.on_fail(ChangeRefused(trouble or ""))
-        self._changed()
+        self._listeners.call()
 
     def _restore(self, snapshot: raftpb.Snapshot) -> None:
         state = decode_snapshot(snapshot.data, "snapshot from the leader")
@@ -538,7 +540,7 @@ class RaftNode:
         self._members.restore(state.membership)
         self._removed |= self._members.is_removed(self.id)
         self._applied = snapshot.metadata.index
-        self._changed()
+        self._listeners.call()
 
     def _campaign_when_alone(self, raw: RawNode) -> bool:
         """The only member need not wait for an election timeout after its start."""
@@ -580,17 +582,13 @@ class RaftNode:
             self._snapshotter.rotation_begun(index)
         self._snapshot_when_due(self._core())
 
-    def _changed(self) -> None:
-        for callback in list(self._subscribers.values()):
-            callback()
-
     def _stop(self, reason: str) -> None:
         self._stopped = reason
         self._signalled = False
         self._lead, self._role = NONE, Role.FOLLOWER
         self._waiting.fail_all(lambda: NodeStopped(reason))
         self._confirming.end(lambda: NodeStopped(reason))
-        self._changed()
+        self._listeners.call()
 
     def _close(self, opened: Opened) -> None:
         """In the lane: leave a commit index behind that needs no replay, if that is possible."""

@@ -3,6 +3,7 @@
 SwarmError
 ├── DiskFailed      a write or fsync failed; the log is shut until the process starts again
 ├── DiskDamaged     what is on disk is not what was written; names file and offset
+├── LogBehind       the log is an older one than this member had before
 ├── NotMember       this raft id was removed from the cluster
 ├── RequestTooLarge one proposal over the entry limit
 ├── AddressTaken    a member cannot move to the address of another one
@@ -43,6 +44,23 @@ class DiskDamaged(SwarmError):
         self.path = path
         self.offset = offset
         self.what = what
+
+
+class LogBehind(SwarmError):
+    """The leader knows of entries this member acknowledged, which its log does not have.
+
+    So the disk is a copy from an earlier time. What it promised since then is forgotten: a vote
+    of this member could bring up a leader without those entries.
+    """
+
+    code = Code.DATA_LOSS
+
+    def __init__(self, last: int, acknowledged: int) -> None:
+        super().__init__(
+            f"raft: this manager's log ends at entry {last}, but it acknowledged entry "
+            f"{acknowledged}: its state is a copy from before that. Demote this manager on "
+            "another one; then it may be promoted again"
+        )
 
 
 class NotMember(SwarmError):

@@ -38,10 +38,6 @@ class MemberList(Protocol):
         """Every member."""
         ...
 
-    def of_node(self, node_id: str) -> api.RaftMember | None:
-        """The member that is this node."""
-        ...
-
 
 class Node(Protocol):
     """Our own standing; `raftnode.RaftNode`."""
@@ -79,8 +75,7 @@ class RaftMembershipService:
     SERVICE = "docker.swarmkit.v1.RaftMembership"
 
     def __init__(self, node: Node, changes: MemberChanges, check: CheckAddress) -> None:
-        """`check(addr, seconds, node_id)` dials a manager and asks whether it serves Raft;
-        with a node id it must also be that one."""
+        """`check(addr, seconds, node_id)` dials that manager and asks whether it serves Raft."""
         self._node = node
         self._changes = changes
         self._check = check
@@ -88,20 +83,18 @@ class RaftMembershipService:
     async def join(self, request: api.JoinRequest, peer: Peer) -> api.JoinResponse:
         """Make the calling manager a member, once it can be reached at its address.
 
-        Repeating it is harmless: a member keeps its id, and may change its address so. A
-        member that moves must answer there itself, not some manager: stock asks no more than
-        that, and would believe in another interface of another manager. Raises the stock
-        errors, and `AddressTaken`.
+        Repeating it is harmless: a member keeps its id, and may change its address so. It must
+        answer there itself, not some manager: stock asks no more than that, and takes in a
+        voter that nobody will ever hear when a newcomer names another one's address. Raises
+        the stock errors, and `AddressTaken`.
         """
         if not self._node.id:
             raise FailedPrecondition(NOT_YET_MEMBER)
         if not self._node.is_leader():
             raise FailedPrecondition(LOST_LEADERSHIP)
         addr = completed(request.addr, peer.remote_addr)
-        known = self._node.membership.of_node(peer.node_id)
-        moves = known is not None and known.addr != addr
         try:
-            await self._check(addr, DIAL_BACK_SECONDS, peer.node_id if moves else "")
+            await self._check(addr, DIAL_BACK_SECONDS, peer.node_id)
         except SwarmError as error:
             text = f"{CANNOT_DIAL_BACK}: rpc error: code = {_name(error)} desc = {error.message}"
             raise SwarmError(text) from error

@@ -121,6 +121,18 @@ def _external_ca(ca: api.ExternalCA) -> Json:
     return out
 
 
+def merge_forced(fields: Fields, base: api.ClusterSpec) -> api.ClusterSpec:
+    """`merge_spec` for a cluster that goes on with one manager: nothing is changed by silence.
+
+    The docker CLI names neither root nor lock then. Stock engines take another number for a
+    wish to rotate the root, which waits for the managers that are gone, and open the lock.
+    """
+    spec = merge_spec(fields, base)
+    spec.ca_config.force_rotate = spec.ca_config.force_rotate or base.ca_config.force_rotate
+    spec.encryption_config.auto_lock_managers |= base.encryption_config.auto_lock_managers
+    return spec
+
+
 def merge_spec(fields: Fields, base: api.ClusterSpec) -> api.ClusterSpec:
     """`base` with everything that `fields` says; zero and absent keep what `base` has.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
@@ -14,10 +14,17 @@ from swarmd.faces.engineapi import addresses, texts
 from swarmd.faces.engineapi.backend import InitRequest, JoinRequest, LocalState
 from swarmd.faces.engineapi.call import Call
 from swarmd.faces.engineapi.context import Context, why_no_manager
-from swarmd.faces.engineapi.convert.cluster import cluster_spec, merge_spec, swarm_json
+from swarmd.faces.engineapi.convert.cluster import (
+    cluster_spec,
+    merge_forced,
+    merge_spec,
+    swarm_json,
+)
 from swarmd.faces.engineapi.convert.fields import Fields, WrongType
 from swarmd.faces.engineapi.errors import Refusal, bad_request, plain, rpc_text, unavailable
 from swarmd.faces.engineapi.routes import Table
+
+Merge = Callable[[Fields, api.ClusterSpec], api.ClusterSpec]
 
 _KEY_PREFIX = "SWMKEY-1-"
 _POOL_SINCE = (1, 39)
@@ -71,7 +78,7 @@ async def init(context: Context, call: Call) -> web.StreamResponse:
     except SwarmError as error:
         raise plain(error) from error
     context.events.poke()
-    await _merge(context, spec)
+    await _merge(context, spec, merge_forced if forced else merge_spec)
     return call.replies.json(node_id)
 
 
@@ -94,13 +101,13 @@ def _refuse_member(local: LocalState, forced: bool) -> None:
         raise unavailable(texts.WORKER_MANAGER_CALL)
 
 
-async def _merge(context: Context, fields: Fields) -> None:
+async def _merge(context: Context, fields: Fields, merge: Merge) -> None:
     try:
         cluster = await context.cluster()
     except SwarmError as error:
         raise Refusal(500, f"error on listing clusters: {rpc_text(error)}") from error
     try:
-        spec = merge_spec(fields, cluster.spec)
+        spec = merge(fields, cluster.spec)
         if not spec.annotations.name:
             spec.annotations.name = "default"
         request = api.UpdateClusterRequest(
