@@ -252,7 +252,7 @@ class Membership:
             async with Tasks() as tasks:
                 tasks.spawn(manager.run(serving), "manager")
                 await serving.wait()
-                await self._lane.run(partial(self._state.save_raft_member, manager.raft.id))
+                await self._note_member(manager.raft.id)
                 tasks.spawn(locker.run(), "locker")
                 following = follow_address(manager, self._agent.reopen, self._keep_settings)
                 tasks.spawn(following, "manager-address")
@@ -261,6 +261,13 @@ class Membership:
         finally:
             self.manager = None
             self._start, self._alone = None, False
+
+    async def _note_member(self, raft_id: int) -> None:
+        """Write down whose log this is. Only the loss of the log asks for it again."""
+        try:
+            await self._lane.run(partial(self._state.save_raft_member, raft_id))
+        except OSError as error:
+            log.error("the raft id of this manager was not written down: %s", error)
 
     async def _keep_settings(self) -> None:
         """Write down settings that came from the daemon's options, now that they hold."""

@@ -74,6 +74,17 @@ async def test_managers_that_cannot_be_written_down_are_known_all_the_same(
     await cancel_and_wait(task)
 
 
+async def test_a_raft_id_that_cannot_be_written_down_does_no_harm(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.fill_disk()
+    await node.membership._note_member(0xAB)
+    assert "raft id of this manager was not written down: [Errno 28]" in caplog.text
+    node.free_disk()
+    await node.membership._note_member(0xAB)
+    assert node.state.raft_member() == 0xAB
+
+
 async def test_a_certificate_that_cannot_be_written_down_is_asked_for_again(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
