@@ -104,6 +104,9 @@ class RaftLeadership:
         Raises `NotLeader` with the no-leader text when there has been none for too long,
         `Unavailable` when waiting has not helped, `SwarmError` when this member leads now.
         """
+        leader = self._raft.leader()
+        if self._caller is not None and leader is not None and leader.addr == self._addr:
+            return self._caller
         changed = asyncio.Event()
         unsubscribe = self._raft.subscribe(changed.set)
         loop = asyncio.get_running_loop()

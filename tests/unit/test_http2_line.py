@@ -119,11 +119,12 @@ async def test_an_answer_is_one_write() -> None:
         assert at.desk.over == [Code.OK]
 
 
-async def test_answers_of_one_turn_are_one_write() -> None:
+@pytest.mark.parametrize(("count", "expected"), [(1, 1), (8, 1), (10, 2)])
+async def test_a_few_answers_of_one_turn_share_a_write(count: int, expected: int) -> None:
     async with bench(echo) as at:
-        at.line.send(b"".join(at.peer.call(stream, b"x") for stream in range(1, 21, 2)))
+        at.line.send(b"".join(at.peer.call(1 + 2 * number, b"x") for number in range(count)))
         await at.until(lambda: at.line.idle and at.link.writes)
-        assert len(at.link.writes) == 1
+        assert len(at.link.writes) == expected
 
 
 async def test_what_one_batch_of_bytes_causes_is_one_write() -> None:

@@ -191,15 +191,18 @@ async def test_answers_that_cannot_be_read_and_answers_without_message() -> None
             await caller.unary("Health/Check", HEARTBEAT, timeout=5)
 
 
-async def test_calls_of_one_turn_go_out_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("count", "expected"), [(1, 1), (7, 1), (8, 1), (20, 3)])
+async def test_a_few_calls_of_one_turn_share_a_write(
+    count: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with ours() as caller:
         await caller.unary(SEND, carrying(1), timeout=5)
         link, writes = link_of(caller), []
         real = link.send
         monkeypatch.setattr(type(link), "send", lambda _, data: (writes.append(data), real(data)))
-        calls = [caller.unary(SEND, carrying(100), timeout=5) for _ in range(20)]
+        calls = [caller.unary(SEND, carrying(100), timeout=5) for _ in range(count)]
         await asyncio.gather(*calls)
-        assert len(writes) == 1
+        assert len(writes) == expected
 
 
 async def test_a_lost_connection_fails_calls_and_the_next_one_connects() -> None:

@@ -147,20 +147,21 @@ class RaftNode:
 
     def leader(self) -> Member | None:
         """The leader, if one is known."""
-        return next((member for member in self.members() if member.leader), None)
+        member = self._members.get(self._lead)
+        return None if member is None else self._seen(member)
 
     def members(self) -> list[Member]:
         """All members by raft id, as this manager sees them."""
-        return [
-            Member(
-                member.raft_id,
-                member.node_id,
-                member.addr,
-                leader=member.raft_id == self._lead,
-                reachable=member.raft_id == self.id or self._transport.active(member.raft_id),
-            )
-            for member in self._members.all()
-        ]
+        return [self._seen(member) for member in self._members.all()]
+
+    def _seen(self, member: api.RaftMember) -> Member:
+        return Member(
+            member.raft_id,
+            member.node_id,
+            member.addr,
+            leader=member.raft_id == self._lead,
+            reachable=member.raft_id == self.id or self._transport.active(member.raft_id),
+        )
 
     def log_end(self) -> int:
         """Index of the last entry in the log, committed or not. Raises `NodeStopped`."""

@@ -183,8 +183,9 @@ class Call:
     def _took(self, size: int) -> None:
         if size:
             self._unread -= size
-            self._stream.credit(size)
-            self._kick()
+            if not self._stream.ended:
+                self._stream.credit(size)
+                self._kick()
 
     def _expired(self) -> None:
         self._timer = None

@@ -1,8 +1,8 @@
 """The plain end of one TLS connection: decrypted bytes to the protocol, its bytes to the link.
 
-Everything that one batch of bytes, or the tasks of one turn of the loop, produce goes out in
-one write. While the transport is full nothing is taken from the protocol, so what has to be
-sent waits with its streams and its writers wait with it.
+What one batch of bytes produces goes out in one write, and so does what a few tasks of one turn
+of the loop produce. While the transport is full nothing is taken from the protocol, so what has
+to be sent waits with its streams and its writers wait with it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from swarmd.rpc.http2.endpoint import Endpoint
 from swarmd.rpc.http2.wire import ConnectionFault
+
+# When so many tasks of one turn had something to send it goes out, before the turn is over: the
+# other side, often another processor, begins with it meanwhile.
+KICKS_MAX = 8
 
 AnyEndpoint = TypeVar("AnyEndpoint", bound=Endpoint[Any])
 
@@ -36,7 +40,7 @@ class Transport(Protocol):
 class PlainEnd(Generic[AnyEndpoint]):
     """A `swarmd.rpc.link.Partner` for either side of the protocol; `finish` is its user's."""
 
-    __slots__ = ("_flushing", "_link", "_loop", "_protocol", "_receiving")
+    __slots__ = ("_flushing", "_kicks", "_link", "_loop", "_protocol", "_receiving")
 
     def __init__(self, link: Transport, protocol: AnyEndpoint) -> None:
         self._link = link
@@ -44,6 +48,7 @@ class PlainEnd(Generic[AnyEndpoint]):
         self._loop = asyncio.get_running_loop()
         self._receiving = False
         self._flushing = False
+        self._kicks = 0
 
     @property
     def fault(self) -> ConnectionFault | None:
@@ -71,12 +76,18 @@ class PlainEnd(Generic[AnyEndpoint]):
         self._flush()
 
     def kick(self) -> None:
-        """Something was sent: write it at the end of this turn of the loop."""
-        if not self._flushing and not self._receiving:
+        """Something was sent: write it at the end of this turn of the loop, or sooner."""
+        if self._receiving:
+            return
+        self._kicks += 1
+        if self._kicks >= KICKS_MAX:
+            self._flush()
+        elif not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
+        self._kicks = 0
         while not self._link.closing and (data := self._protocol.sender.take()):
             self._link.send(data)
