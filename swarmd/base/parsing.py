@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from swarmd.base import varint
+
 M = TypeVar("M", bound=Message)
 
 NESTED_MAX = 100
@@ -34,15 +36,11 @@ def parse(kind: type[M], raw: bytes, fields_max: int | None = None) -> M:
     except DecodeError:
         try:
             mended = _Mender(fields_max).message(kind.DESCRIPTOR, raw, 0)
-        except _HopelessError:
+        except ValueError:  # broken in some other way, or too much work
             mended = None
         if mended is None or mended == raw:
             raise
     return kind.FromString(mended)
-
-
-class _HopelessError(Exception):
-    """The message is broken in some other way, or too much work."""
 
 
 class _Mender:
@@ -53,23 +51,23 @@ class _Mender:
         self._fields_left = fields_max if fields_max is not None else -1
 
     def message(self, kind: Any, raw: bytes, depth: int) -> bytes:
-        """The mended form of `raw`; `kind` is its descriptor."""
+        """The mended form of `raw`; `kind` is its descriptor. Raises `ValueError`."""
         if raw.isascii() or depth > NESTED_MAX:
             return raw
         out: list[bytes] = []
         at = copied = 0
         while at < len(raw):
             if not self._fields_left:
-                raise _HopelessError
+                raise ValueError("too many fields")
             self._fields_left -= 1
-            tag, at = _number(raw, at)
+            tag, at = varint.decode(raw, at)
             begin, end = _extent(raw, at, tag & 7)
             field = kind.fields_by_number.get(tag >> 3)
             if field is not None and tag & 7 == _DELIMITED:
                 before = raw[begin:end]
                 after = self._mended(field, before, depth)
                 if after != before:
-                    out += (raw[copied:at], _varint(len(after)), after)
+                    out += (raw[copied:at], varint.encode(len(after)), after)
                     copied = end
             at = end
         out.append(raw[copied:])
@@ -84,38 +82,20 @@ class _Mender:
 
 
 def _extent(raw: bytes, at: int, shape: int) -> tuple[int, int]:
-    """Where the value that begins at `at` has its first byte and where it is over."""
+    """Where the value that begins at `at` has its first byte and where it is over.
+
+    Raises `ValueError`.
+    """
     begin = at
     if shape == _VARINT:
-        _, end = _number(raw, at)
+        _, end = varint.decode(raw, at)
     elif shape == _DELIMITED:
-        size, begin = _number(raw, at)
+        size, begin = varint.decode(raw, at)
         end = begin + size
     elif shape in (_FIXED64, _FIXED32):
         end = at + (8 if shape == _FIXED64 else 4)
     else:
-        raise _HopelessError
+        raise ValueError("unknown wire type")
     if end > len(raw):
-        raise _HopelessError
+        raise ValueError("field is cut off")
     return begin, end
-
-
-def _number(raw: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while at < len(raw) and shift < 70:
-        byte = raw[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at
-        shift += 7
-    raise _HopelessError
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

@@ -7,17 +7,20 @@ import logging
 import re
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmd.base import logs
+from swarmd.base import logs, varint
 from swarmd.base.aio import Channel, ChannelClosed, Lane, Tasks
 from swarmd.base.backoff import Backoff
 from swarmd.base.entropy import SeededEntropy, base36, new_id
 from swarmd.base.errors import Code, NotFound, SwarmError, error_for
+from swarmd.base.listeners import Listeners
 from swarmd.base.timestamps import seconds, timestamp
 from swarmd.daemon.notify import notify
 
@@ -173,20 +176,27 @@ async def test_a_lane_skips_what_nobody_waits_for_and_finishes_what_it_began() -
     assert done == ["begun"]
 
 
+@contextmanager
+def logging_as(style: str, patch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+    """A logger as the daemon's are."""
+    root = logging.getLogger()
+    patch.setattr(root, "handlers", list(root.handlers))
+    level = root.level
+    try:
+        logs.setup("info", style)
+        yield logging.getLogger("x")
+    finally:
+        root.setLevel(level)
+
+
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_secrets_never_reach_the_log(
     style: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", list(root.handlers))
-    level = root.level
-    try:
-        logs.setup("info", style)
-        secret = "SWMTKN-1-" + "a" * 50 + "-" + "b" * 25
-        logging.getLogger("x").info("token %s key %s", secret, "SWMKEY-1-AbC+/9xyz")
-        logging.getLogger("x").info("-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END")
-    finally:
-        root.setLevel(level)
+    secret = "SWMTKN-1-" + "a" * 50 + "-" + "b" * 25
+    with logging_as(style, monkeypatch) as log:
+        log.info("token %s key %s", secret, "SWMKEY-1-AbC+/9xyz")
+        log.info("-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END")
     shown = capsys.readouterr().err
     assert shown.count("[redacted]") == 3
     assert "b" * 25 not in shown
@@ -197,17 +207,9 @@ def test_secrets_never_reach_the_log(
 def test_no_peer_writes_lines_of_its_own_into_the_log(
     style: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", list(root.handlers))
-    level = root.level
-    try:
-        logs.setup("info", style)
-        said = (
-            "no\n2026-01-01T00:00:00 info swarmd.node: all is well\r\x1b[2J\x85\u2028\tZ\u00fcrich"
-        )
-        logging.getLogger("x").warning("a manager answers: %s", said)
-    finally:
-        root.setLevel(level)
+    said = "no\n2026-01-01T00:00:00 info swarmd.node: all is well\r\x1b[2J\x85\u2028\tZ\u00fcrich"
+    with logging_as(style, monkeypatch) as log:
+        log.warning("a manager answers: %s", said)
     shown = capsys.readouterr().err
     assert len(shown.splitlines()) == 1
     assert "\x1b" not in shown and "rich" in shown
@@ -223,3 +225,26 @@ def test_readiness_message_reaches_systemd(tmp_path: Path, monkeypatch: pytest.M
     assert not notify("READY=1")
     monkeypatch.delenv("NOTIFY_SOCKET")
     assert not notify("READY=1")
+
+
+@given(st.integers(0, 2**64 - 1), st.binary(max_size=3))
+def test_varints_come_back(number: int, behind: bytes) -> None:
+    raw = varint.encode(number)
+    assert varint.decode(b"x" + raw + behind, 1) == (number, 1 + len(raw))
+    with pytest.raises(ValueError, match="cut off"):
+        varint.decode(raw[:-1], 0)
+
+
+def test_a_varint_has_an_end() -> None:
+    with pytest.raises(ValueError, match="too long"):
+        varint.decode(b"\xff" * 11, 0)
+
+
+def test_listeners_are_called_in_order_and_may_leave_meanwhile() -> None:
+    heard: list[str] = []
+    listeners = Listeners[[str]]()
+    leave = listeners.add(lambda text: (heard.append("first " + text), leave()))
+    listeners.add(lambda text: heard.append("second " + text))
+    for text in ("a", "b"):
+        listeners.call(text)
+    assert heard == ["first a", "second a", "second b"]

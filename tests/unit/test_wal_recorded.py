@@ -9,6 +9,7 @@ import pytest
 
 from swarmd import api
 from swarmd.api import raftpb
+from swarmd.base import varint
 from swarmd.base.entropy import SeededEntropy
 from swarmd.cluster.ca.envelope import decryptor, secretbox
 from swarmd.cluster.store import Store
@@ -23,7 +24,6 @@ from swarmd.manager.raftnode.frames import (
     parse_length,
     parse_record,
     read_varint,
-    varint,
 )
 from swarmd.manager.raftnode.segments import list_segments, read_segment
 from swarmd.manager.raftnode.snapshots import SnapshotFiles
@@ -89,8 +89,8 @@ def test_the_recorded_snapshot_file_is_written_by_us_byte_for_byte(tmp_path: Pat
 
 def test_numbers_are_written_as_protobuf_does() -> None:
     for number in (0, 1, 127, 128, 300, 1 << 32, (1 << 64) - 1):
-        assert read_varint(varint(number), 0) == (number, len(varint(number)))
-        assert raftpb.HardState(term=number).SerializeToString() == b"\x08" + varint(number)
+        assert read_varint(varint.encode(number), 0) == (number, len(varint.encode(number)))
+        assert raftpb.HardState(term=number).SerializeToString() == b"\x08" + varint.encode(number)
     for broken in (b"", b"\x80", b"\xff" * 11):
         with pytest.raises(Malformed):
             read_varint(broken, 0)

@@ -12,6 +12,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from swarmd import api
 from swarmd.base.errors import SwarmError, invariant
+from swarmd.base.listeners import Listeners
 from swarmd.cluster.store.errors import StoreError
 from swarmd.cluster.store.kinds import BY_TARGET, KINDS, edit
 from swarmd.cluster.store.table import Table
@@ -49,8 +50,7 @@ class Store:
     def __init__(self, strict: bool = False) -> None:
         self._tables = {kind.type: Table(kind) for kind in KINDS}
         self._applied = Applied(self._tables, strict)
-        self._subscribers: dict[int, Subscriber] = {}
-        self._subscriptions = 0
+        self._subscribers = Listeners[[Batch]]()
         self._prints: dict[tuple[str, str], bytes] = {}
         self._foreign: set[int] = set()
 
@@ -125,14 +125,7 @@ class Store:
 
         It runs inside the change, so it must be short, must not raise and must not write.
         """
-        self._subscriptions += 1
-        number = self._subscriptions
-        self._subscribers[number] = callback
-
-        def unsubscribe() -> None:
-            self._subscribers.pop(number, None)
-
-        return unsubscribe
+        return self._subscribers.add(callback)
 
     def verify(self) -> None:
         """In a strict store: raise InvariantViolation if a stored object was edited in place."""
@@ -148,9 +141,7 @@ class Store:
         if not events and not restored:
             return
         self._applied.stamp = object()
-        batch = Batch(events, version, restored)
-        for subscriber in list(self._subscribers.values()):
-            subscriber(batch)
+        self._subscribers.call(Batch(events, version, restored))
 
     def _install_one(self, event: Event) -> None:
         obj = event.object

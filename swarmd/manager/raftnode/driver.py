@@ -22,6 +22,7 @@ from swarmd.base.aio import Lane, Tasks, first_of
 from swarmd.base.clock import Clock
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import NotLeader
+from swarmd.base.listeners import Listeners
 from swarmd.base.parsing import parse
 from swarmd.cluster.raft import NONE, Config, ProposalDropped, RawNode, Ready, Role
 from swarmd.cluster.store import Store, StoreError
@@ -29,7 +30,6 @@ from swarmd.manager.raftnode.checkpoint import Checkpoint
 from swarmd.manager.raftnode.confirming import Confirmation, Confirming
 from swarmd.manager.raftnode.disk import Encryptor
 from swarmd.manager.raftnode.errors import ChangeRefused, LogBehind, NodeStopped, NotMember
-from swarmd.manager.raftnode.listeners import Listeners
 from swarmd.manager.raftnode.members import Member, Members
 from swarmd.manager.raftnode.opening import Opened, Place, decode_snapshot, open_place
 from swarmd.manager.raftnode.proposals import (
@@ -88,7 +88,7 @@ class RaftNode:
         self._confirming = Confirming()
         self._wake = asyncio.Event()
         self._members = Members()
-        self._listeners = Listeners()
+        self._listeners = Listeners[[]]()
         self._raw: RawNode | None = None
         self._term = 0
         self._commit = 0

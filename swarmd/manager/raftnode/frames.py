@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import google_crc32c
 
 from swarmd.api import raftpb
+from swarmd.base import varint
 
 HEADER_BYTES = 8
 SECTOR_BYTES = 512  # a disk writes these whole or not at all
@@ -51,38 +52,19 @@ def extend_crc(crc: int, data: bytes) -> int:
     return int(google_crc32c.extend(crc, data))
 
 
-def varint(number: int) -> bytes:
-    """Protobuf variable-length encoding of a non-negative number."""
-    if number < 0x80:
-        return bytes((number,))
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """The number at `at` and the place after it. Raises `Malformed`."""
-    number = shift = 0
-    while shift < 70:
-        if at >= len(data):
-            raise Malformed("number is cut off")
-        byte = data[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at
-        shift += 7
-    raise Malformed("number is too long")
+    try:
+        return varint.decode(data, at)
+    except ValueError as error:
+        raise Malformed(str(error)) from None
 
 
 def frame(kind: Kind, crc: int, data: bytes | None) -> bytes:
     """One frame; `crc` already covers `data`. None leaves the data field out (CRC records)."""
-    record = b"\x08" + varint(kind) + b"\x10" + varint(crc)
+    record = b"\x08" + varint.encode(kind) + b"\x10" + varint.encode(crc)
     if data is not None:
-        record = b"".join((record, b"\x1a", varint(len(data)), data))
+        record = b"".join((record, b"\x1a", varint.encode(len(data)), data))
     padding = -len(record) % 8
     length = len(record) | ((0x80 | padding) << 56 if padding else 0)
     return b"".join((struct.pack("<Q", length), record, b"\0" * padding))
@@ -127,10 +109,10 @@ class SnapshotMark:
 
     def encode(self, conf_state: raftpb.ConfState | None = None) -> bytes:
         """As stock writes it; `conf_state` is there from Engine 23 on and ignored before."""
-        out = b"\x08" + varint(self.index) + b"\x10" + varint(self.term)
+        out = b"\x08" + varint.encode(self.index) + b"\x10" + varint.encode(self.term)
         if conf_state is not None:
             body = conf_state.SerializeToString()
-            out += b"\x1a" + varint(len(body)) + body
+            out += b"\x1a" + varint.encode(len(body)) + body
         return out
 
     @classmethod

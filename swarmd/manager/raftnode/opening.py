@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from swarmd import api
 from swarmd.api import raftpb
+from swarmd.base import varint
 from swarmd.base.entropy import Entropy
 from swarmd.base.errors import FailedPrecondition
 from swarmd.base.parsing import parse
@@ -19,7 +20,6 @@ from swarmd.manager.raftnode.disk import Decryptor, Encryptor, Loaded, RaftDisk
 from swarmd.manager.raftnode.errors import DiskDamaged
 from swarmd.manager.raftnode.files import Files
 from swarmd.manager.raftnode.forcing import Log, force_alone
-from swarmd.manager.raftnode.frames import varint
 from swarmd.manager.raftnode.members import Members, raft_member
 from swarmd.manager.raftnode.segments import Damage
 from swarmd.manager.raftnode.wal import SEGMENT_BYTES
@@ -200,4 +200,4 @@ def encode_snapshot(members: api.ClusterSnapshot, store: api.StoreSnapshot) -> b
     head = api.Snapshot(version=api.Snapshot.V0, membership=members)
     body = store.SerializeToString()
     # The parts of a message may follow each other on the wire: the store is not copied again.
-    return b"".join((head.SerializeToString(), b"\x1a", varint(len(body)), body))
+    return b"".join((head.SerializeToString(), b"\x1a", varint.encode(len(body)), body))

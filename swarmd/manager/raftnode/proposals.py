@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from swarmd import api
+from swarmd.base import varint
 from swarmd.base.clock import Clock
 from swarmd.base.limits import entry_bytes_max
 from swarmd.manager.raftnode.errors import RequestTooLarge
-from swarmd.manager.raftnode.frames import Malformed, read_varint, varint
+from swarmd.manager.raftnode.frames import Malformed, read_varint
 
 _ID_TAG = 0x08
 _ACTION_TAG = b"\x12"
@@ -82,10 +83,10 @@ def encode_request(number: int, actions: Sequence[api.StoreAction]) -> bytes:
 
     Raises `RequestTooLarge` over 1.5 MiB.
     """
-    parts = [bytes((_ID_TAG,)), varint(number)]
+    parts = [bytes((_ID_TAG,)), varint.encode(number)]
     for action in actions:
         body = action.SerializeToString()
-        parts += (_ACTION_TAG, varint(len(body)), body)
+        parts += (_ACTION_TAG, varint.encode(len(body)), body)
     data = b"".join(parts)
     if len(data) > entry_bytes_max:
         raise RequestTooLarge

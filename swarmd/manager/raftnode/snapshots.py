@@ -14,9 +14,10 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from swarmd.api import raftpb
+from swarmd.base import varint
 from swarmd.manager.raftnode.errors import DiskDamaged
 from swarmd.manager.raftnode.files import Files
-from swarmd.manager.raftnode.frames import Malformed, SnapshotMark, extend_crc, read_varint, varint
+from swarmd.manager.raftnode.frames import Malformed, SnapshotMark, extend_crc, read_varint
 
 _NAME = re.compile(r"^([0-9a-f]{16})-([0-9a-f]{16})\.snap$")
 
@@ -52,7 +53,7 @@ class SnapshotFiles:
         mark = SnapshotMark(snapshot.metadata.index, snapshot.metadata.term)
         final = self._directory / f"{mark.term:016x}-{mark.index:016x}.snap"
         temporary = final.with_name(final.name + ".tmp")
-        head = b"\x08" + varint(extend_crc(0, body)) + b"\x12" + varint(len(body))
+        head = b"\x08" + varint.encode(extend_crc(0, body)) + b"\x12" + varint.encode(len(body))
         fd = self._files.open(temporary, create=True)
         try:
             self._files.write(fd, head, 0)
